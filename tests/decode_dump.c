@@ -1,0 +1,87 @@
+/*
+ * The decoder's side of decode_oracle.py.
+ *     decode_dump table    one line for each instruction: name|mask|value|group|feature|todo|models
+ *     decode_dump words    for each hexadecimal word on stdin: name|text, or `-' if it is UNDEFINED
+ *     decode_dump bench    time a decode of random known words, in ns
+ * Models is a string of 0 and 1 by enum a64_model: whether the model can execute it.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "isa/a64.h"
+
+static const char *const group_names[] = {
+    "none", "base", "branch", "mem", "system", "simd", "simdmem", "crypto",
+};
+
+static int dump_table(void)
+{
+    for (unsigned op = 1; op < A64_NOPS; op++) {
+        const struct a64_info *i = &a64_info[op];
+        printf("%s|%08x|%08x|%s|%s|%d|", i->name, i->mask, i->value, group_names[i->group],
+               a64_feature_name(i->feature), i->todo);
+        for (unsigned m = 0; m < A64_N_MODELS; m++) {
+            uint64_t features[A64_FEATURE_WORDS];
+            a64_model_features(m, features);
+            putchar('0' + a64_available(op, features));
+        }
+        putchar('\n');
+    }
+    return 0;
+}
+
+static int dump_words(void)
+{
+    uint32_t word;
+
+    while (scanf("%" SCNx32, &word) == 1) {
+        struct a64_insn insn;
+        char text[A64_TEXT_SIZE];
+        if (!a64_decode(word, &insn)) {
+            puts("-");
+            continue;
+        }
+        a64_disasm(word, text, sizeof text);
+        printf("%s|%s\n", a64_info[insn.op].name, text);
+    }
+    return 0;
+}
+
+static int bench(void)
+{
+    enum { WORDS = 4096, ROUNDS = 5000 };
+    static uint32_t words[WORDS];
+    uint64_t seed = 88172645463325252u, sum = 0;
+    struct timespec a, b;
+    struct a64_insn insn;
+
+    for (int i = 0; i < WORDS; i++) {
+        seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
+        const struct a64_info *info = &a64_info[1 + seed % (A64_NOPS - 1)];
+        words[i] = info->value | ((uint32_t)(seed >> 32) & ~info->mask);
+    }
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    for (int k = 0; k < ROUNDS; k++)
+        for (int i = 0; i < WORDS; i++) {
+            a64_decode(words[i], &insn);
+            sum += insn.op;
+        }
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    printf("%.1f ns a decode (%" PRIu64 ")\n",
+           ((double)(b.tv_sec - a.tv_sec) * 1e9 + (double)(b.tv_nsec - a.tv_nsec)) / WORDS / ROUNDS, sum);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && !strcmp(argv[1], "table"))
+        return dump_table();
+    if (argc == 2 && !strcmp(argv[1], "words"))
+        return dump_words();
+    if (argc == 2 && !strcmp(argv[1], "bench"))
+        return bench();
+    fprintf(stderr, "usage: decode_dump table|words|bench\n");
+    return 2;
+}
