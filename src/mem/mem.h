@@ -66,11 +66,12 @@ uint8_t *mem_page_hva(struct mem *mem, uint64_t pa, bool *writable);
 /* RAM only, the whole of [pa, pa + len) or nothing: for DMA, boot, debugger.  Any thread. */
 struct span mem_span(struct mem *mem, uint64_t pa, uint64_t len);
 /*
- * Copies; false when any byte is outside memory (nothing is copied then).  mem_write() also writes ROM blocks only
- * through `force' callers (loader, debugger), and marks decoded code in the range stale.
+ * Copies; false when any byte is outside memory (nothing is copied then).  Writing marks decoded code in the range
+ * stale.  mem_write() treats ROM blocks as not there; mem_write_force() writes them too (loader, debugger).
  */
 bool mem_read(struct mem *mem, uint64_t pa, void *buf, uint64_t len);
 bool mem_write(struct mem *mem, uint64_t pa, const void *buf, uint64_t len);
+bool mem_write_force(struct mem *mem, uint64_t pa, const void *buf, uint64_t len);
 
 /*
  * One access to a device.  false: nothing answers there (the CPU takes an external abort).  Any thread: the region's
