@@ -87,6 +87,7 @@ struct cpu {
     bool pan, uao, ss, il;
     bool fp_enabled;  /* derived: CPACR_EL1.FPEN lets this EL use FP and SIMD */
     bool debug_slow;  /* derived: breakpoints, step or tracing make the engine look at every instruction */
+    bool event;       /* the WFE event register as set by this PE itself (SEVL, exception return); others: PEND_EVENT */
     uint32_t daif;    /* DAIF_* bits */
     uint64_t sp_el[2]; /* SP_EL0 and SP_EL1 of the one that is not current */
 
@@ -157,6 +158,10 @@ void cpu_undefined(struct cpu *cpu);
 bool cpu_take_interrupt(struct cpu *cpu);
 /* ERET: PSTATE and next_pc from SPSR_EL1 and ELR_EL1; an illegal return sets PSTATE.IL (D1.3.3). */
 void cpu_eret(struct cpu *cpu);
+/* WFI (wfe: WFE) at EL0 while SCTLR_EL1.nTWI (nTWE) is clear: true when it trapped (next_pc is set). */
+bool cpu_wfx_trap(struct cpu *cpu, bool wfe);
+/* HVC: PSCI when imm is 0 and EL1 asks (D1.3: else UNDEFINED, there is no EL2).  cpu/psci.c. */
+void cpu_hvc(struct cpu *cpu, unsigned imm);
 
 /* --- system instructions (cpu/sysreg.c) --- */
 /* key = op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2.  false: an exception was taken. op0 1 is SYS, SYSL. */
