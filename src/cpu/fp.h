@@ -23,7 +23,7 @@ struct fpst {
 
 enum fpcr_bits {
     FPCR_FZ16 = 1 << 19,
-    FPCR_RMODE_SHIFT = 22, /* two bits, an enum fp_round from FP_TIEEVEN to FP_ZERO */
+    FPCR_RMODE_SHIFT = 22, /* two bits, an enum fp_round from FPR_TIEEVEN to FPR_ZERO */
     FPCR_RMODE = 3 << 22,
     FPCR_FZ = 1 << 24,
     FPCR_DN = 1 << 25,
@@ -41,7 +41,7 @@ enum fpsr_bits {
 };
 
 /* The first four are encoded as in FPCR.RMode. */
-enum fp_round { FP_TIEEVEN, FP_POSINF, FP_NEGINF, FP_ZERO, FP_TIEAWAY, FP_ODD };
+enum fp_round { FPR_TIEEVEN, FPR_POSINF, FPR_NEGINF, FPR_ZERO, FPR_TIEAWAY, FPR_ODD };
 
 static inline enum fp_round fp_round_mode(const struct fpst *st)
 {
@@ -94,7 +94,7 @@ bool fp_cmp_eq(struct fpst *st, unsigned es, uint64_t a, uint64_t b);
 bool fp_cmp_ge(struct fpst *st, unsigned es, uint64_t a, uint64_t b);
 bool fp_cmp_gt(struct fpst *st, unsigned es, uint64_t a, uint64_t b);
 
-/* FPRoundInt: to an integral value; `exact' reports Inexact (FRINTX).  Any mode but FP_ODD. */
+/* FPRoundInt: to an integral value; `exact' reports Inexact (FRINTX).  Any mode but FPR_ODD. */
 uint64_t fp_round_int(struct fpst *st, unsigned es, uint64_t x, enum fp_round mode, bool exact);
 
 /* FPRoundIntN: FRINT32 and FRINT64; `width' is 32 or 64; single and double only. */
@@ -102,7 +102,7 @@ uint64_t fp_round_int_n(struct fpst *st, unsigned es, uint64_t x, enum fp_round 
 
 /*
  * FPToFixed: x * 2^fbits as an integer of `width' bits (16, 32 or 64), saturating, zero-extended to 64 bits.
- * 0 <= fbits <= width; any mode but FP_ODD.
+ * 0 <= fbits <= width; any mode but FPR_ODD.
  */
 uint64_t fp_to_fixed(struct fpst *st, unsigned es, uint64_t x, unsigned width, unsigned fbits, bool is_unsigned,
                      enum fp_round mode);
@@ -113,7 +113,7 @@ uint64_t fp_from_fixed(struct fpst *st, unsigned es, uint64_t x, unsigned width,
 
 /*
  * FPConvert between formats, `from' and `to' as es and different.  FCVT and its vector forms pass fp_round_mode(),
- * FCVTXN passes FP_ODD.  Half is the alternative format if FPCR.AHP; FZ16 does not act here.
+ * FCVTXN passes FPR_ODD.  Half is the alternative format if FPCR.AHP; FZ16 does not act here.
  */
 uint64_t fp_convert(struct fpst *st, unsigned from, unsigned to, uint64_t x, enum fp_round mode);
 
