@@ -1,9 +1,10 @@
 /*
  * The decoder's side of decode_oracle.py.
- *     decode_dump table    one line for each instruction: name|mask|value|group|feature|todo|models
- *     decode_dump words    for each hexadecimal word on stdin: name|text, or `-' if it is UNDEFINED
+ *     decode_dump table    one line for each instruction: name|mask|value|fields|group|feature|todo|models
+ *     decode_dump words    for each hexadecimal word on stdin: name|text|text at the address 4 * line, or `-' if it
+ *                          is UNDEFINED
  *     decode_dump bench    time a decode of random known words, in ns
- * Models is a string of 0 and 1 by enum a64_model: whether the model can execute it.
+ * Fields is the mask of the bits that belong to fields; models is a string of 0 and 1 by enum a64_model: whether the model can execute it.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,11 +17,20 @@ static const char *const group_names[] = {
     "none", "base", "branch", "mem", "system", "simd", "simdmem", "crypto",
 };
 
+static uint32_t field_bits(const struct a64_info *info)
+{
+    uint64_t bits = 0;
+
+    for (int i = 0; i < A64_MAX_FIELDS && info->fields[i].name; i++)
+        bits |= ((UINT64_C(1) << info->fields[i].width) - 1) << info->fields[i].lsb;
+    return (uint32_t)bits;
+}
+
 static int dump_table(void)
 {
     for (unsigned op = 1; op < A64_NOPS; op++) {
         const struct a64_info *i = &a64_info[op];
-        printf("%s|%08x|%08x|%s|%s|%d|", i->name, i->mask, i->value, group_names[i->group],
+        printf("%s|%08x|%08x|%08x|%s|%s|%d|", i->name, i->mask, i->value, field_bits(i), group_names[i->group],
                a64_feature_name(i->feature), i->todo);
         for (unsigned m = 0; m < A64_N_MODELS; m++) {
             uint64_t features[A64_FEATURE_WORDS];
@@ -34,17 +44,19 @@ static int dump_table(void)
 
 static int dump_words(void)
 {
+    uint64_t pc = 0;
     uint32_t word;
 
-    while (scanf("%" SCNx32, &word) == 1) {
+    for (; scanf("%" SCNx32, &word) == 1; pc += 4) {
         struct a64_insn insn;
-        char text[A64_TEXT_SIZE];
+        char text[A64_TEXT_SIZE], there[A64_TEXT_SIZE];
         if (!a64_decode(word, &insn)) {
             puts("-");
             continue;
         }
         a64_disasm(word, text, sizeof text);
-        printf("%s|%s\n", a64_info[insn.op].name, text);
+        a64_disasm_at(word, pc, there, sizeof there);
+        printf("%s|%s|%s\n", a64_info[insn.op].name, text, there);
     }
     return 0;
 }

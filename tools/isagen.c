@@ -104,7 +104,6 @@ static void parse_field(struct insn *in, const char *tok, const char *colon, int
     struct field *f;
     char *end;
     long width = strtol(colon + 1, &end, 10);
-
     bool nonzero = !strcmp(end, "!0");
 
     if (end == colon + 1 || (*end && !nonzero) || width < 1 || width > 32)

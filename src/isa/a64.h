@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "a64_gen.h"
+#include "isa/a64_gen.h"
 
 /* FEAT_NONE is bit 0 of every model's feature set, so that a lookup needs no special case. */
 enum a64_feature {

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#include "a64_decode.inc"
+#include "isa/a64_decode.inc"
 
 bool a64_bitmask_ok(unsigned sf, unsigned n, unsigned imms)
 {

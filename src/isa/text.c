@@ -483,13 +483,13 @@ static void put_pstate(struct text *t, const struct hole *h)
         [3] = "UAO", [4] = "PAN", [5] = "SPSel", [25] = "SSBS", [26] = "DIT", [28] = "TCO", [30] = "DAIFSet",
         [31] = "DAIFClr",
     };
-    unsigned op1 = field(t, "op1"), op2 = field(t, "op2");
+    unsigned op1 = field(t, "op1"), op2 = field(t, "op2"), key = op1 << 3 | op2, crm = field(t, "crm");
 
     (void)h;
-    if (names[op1 << 3 | op2])
-        put(t, "%s", names[op1 << 3 | op2]);
+    if (names[key] && (crm < 2 || key >= 30)) /* assemblers take 0 and 1 for the fields of one bit */
+        put(t, "%s, #%u", names[key], crm);
     else
-        put(t, "s0_%u_c4_c%u_%u", op1, field(t, "crm"), op2);
+        put(t, "s0_%u_c4_c%u_%u, xzr", op1, crm, op2);
 }
 
 static void put_sysreg(struct text *t, const struct hole *h)
