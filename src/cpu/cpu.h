@@ -74,6 +74,7 @@ struct cpu {
     uint64_t pc;      /* of the instruction being executed, or next to be */
     uint64_t next_pc; /* interpreter: where to go after this instruction */
     uint32_t nzcv;
+    uint32_t leave;   /* interpreter: this instruction ended the straight line (cpu/prim.h) */
     atomic_uint pending; /* enum cpu_pending; non-zero makes engines leave guest code at the next check */
     uint64_t icount;  /* instructions retired */
     struct tlb *tlb;  /* cpu/tlb.h */
@@ -94,6 +95,7 @@ struct cpu {
     struct sysregs sys;  /* every stored system register, fields from isa/sysregs.def */
     struct exclusive ex;
     struct gtimer gt[2]; /* GT_PHYS, GT_VIRT */
+    uint64_t event_stream_seen; /* cpu/timer.c: events of CNTKCTL_EL1.EVNTEN that WFE has used up */
     struct irq_line pmu_out;
     struct cpu_pmu *pmu;
     struct cpu_debug *debug; /* hardware and gdb breakpoints, watchpoints */

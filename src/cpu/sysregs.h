@@ -47,8 +47,19 @@ enum sysreg_trap {
     SYSREG_TRAP_FPEN,      /* CPACR_EL1, at EL1 too */
 };
 
+/* The rows in order: SR_<name>. */
+enum sysreg_id {
+#define STORED(name, op0, op1, crn, crm, op2, access, feat, trap, field, reset, mask, rd, wr) SR_##name,
+#define VIEW(name, op0, op1, crn, crm, op2, access, feat, trap, rd, wr) SR_##name,
+#include "isa/sysregs.def"
+#undef STORED
+#undef VIEW
+    SR_COUNT
+};
+
 struct sysreg {
     const char *name; /* the manual's */
+    uint16_t id;      /* enum sysreg_id */
     uint16_t key;     /* SYSREG_KEY() */
     uint8_t access;   /* enum sysreg_access */
     uint8_t trap;     /* enum sysreg_trap */
