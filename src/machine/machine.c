@@ -1,0 +1,239 @@
+/*
+ * Life of a machine: requests from vCPU threads (PSCI) and from the user become one value, which the main loop acts
+ * upon; so a device or a vCPU never tears down what it is running in.
+ */
+#include "machine/machine.h"
+
+#include <glib-unix.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/report.h"
+#include "dev/pl061.h"
+#include "machine/boot.h"
+#include "machine/chardevs.h"
+#include "machine/fdt.h"
+#include "machine/virt.h"
+
+struct machine {
+    const struct config *config;
+    struct chardevs *chardevs;
+    struct board board;
+    struct boot_files files;
+    GMainLoop *loop;
+    GSource *request_source;
+    atomic_uint requests; /* bit per enum machine_request */
+    guint signals[3];
+    int status;
+};
+
+/* --- boot ------------------------------------------------------------------------------------------------ */
+
+static GBytes *build_tree(const struct config *c, const struct boot_image *image, GError **err)
+{
+    const struct fdt_config f = {
+        .smp = c->smp, .ram_size = c->ram, .model = c->cpu, .append = c->append, .dtb = c->dtb,
+        .initrd_pa = image->initrd_pa, .initrd_size = image->initrd_size,
+    };
+    return fdt_build(&f, err);
+}
+
+/* Puts the images into RAM, as after power-on. */
+static bool load(struct machine *m, uint64_t *pc, GError **err)
+{
+    struct boot_image image;
+
+    if (!boot_load(m->board.mem, &m->files, &image, err))
+        return false;
+    GBytes *tree = build_tree(m->config, &image, err);
+    if (!tree)
+        return false;
+    bool ok = boot_finish(m->board.mem, &image, g_bytes_get_data(tree, NULL), g_bytes_get_size(tree), pc, err);
+    g_bytes_unref(tree);
+    return ok;
+}
+
+bool machine_dump_dtb(const struct config *config, GError **err)
+{
+    const struct boot_image none = { 0 };
+    GBytes *tree = build_tree(config, &none, err);
+
+    if (!tree)
+        return false;
+    bool ok = g_file_set_contents(config->dumpdtb, g_bytes_get_data(tree, NULL), (gssize)g_bytes_get_size(tree), err);
+    g_bytes_unref(tree);
+    return ok;
+}
+
+/* --- requests ---------------------------------------------------------------------------------------------- */
+
+void machine_request(struct machine *m, enum machine_request what)
+{
+    atomic_fetch_or(&m->requests, 1u << what);
+    g_source_set_ready_time(m->request_source, 0);
+}
+
+static void system_off(void *opaque)
+{
+    machine_request(opaque, MACHINE_POWER_OFF);
+}
+
+static void system_reset(void *opaque)
+{
+    machine_request(opaque, MACHINE_RESET);
+}
+
+static const struct cluster_ops cluster_callbacks = { system_off, system_reset };
+
+void machine_powerdown(struct machine *m)
+{
+    pl061_set_input(m->board.gpio, GPIO_POWEROFF_LINE, true);
+    pl061_set_input(m->board.gpio, GPIO_POWEROFF_LINE, false);
+}
+
+static void reset(struct machine *m)
+{
+    GError *err = NULL;
+    uint64_t pc;
+
+    cluster_pause(m->board.cluster);
+    board_reset(&m->board);
+    if (!load(m, &pc, &err)) {
+        warn("cannot boot again: %s", err->message);
+        g_error_free(err);
+        m->status = 1;
+        g_main_loop_quit(m->loop);
+        return;
+    }
+    cluster_reset(m->board.cluster, pc, 0);
+    cluster_resume(m->board.cluster);
+}
+
+static void end(struct machine *m, int status)
+{
+    m->status = status;
+    g_main_loop_quit(m->loop);
+}
+
+static void power_off(struct machine *m)
+{
+    if (m->config->no_shutdown)
+        cluster_pause(m->board.cluster);
+    else
+        end(m, 0);
+}
+
+static void on_panic(struct machine *m)
+{
+    switch (m->config->on_panic) {
+    case PANIC_NONE: break;
+    case PANIC_PAUSE: cluster_pause(m->board.cluster); break;
+    case PANIC_SHUTDOWN: power_off(m); break;
+    case PANIC_EXIT_FAILURE: end(m, 1); break;
+    }
+}
+
+static gboolean on_request(gpointer opaque)
+{
+    struct machine *m = opaque;
+    unsigned requests = atomic_exchange(&m->requests, 0);
+
+    if (requests & 1u << MACHINE_QUIT)
+        end(m, 0);
+    else if (requests & 1u << MACHINE_POWER_OFF)
+        power_off(m);
+    else if (requests & 1u << MACHINE_RESET && m->config->no_reboot)
+        power_off(m);
+    else if (requests & 1u << MACHINE_RESET)
+        reset(m);
+    if (requests & 1u << MACHINE_PANIC)
+        on_panic(m);
+    return G_SOURCE_CONTINUE;
+}
+
+static gboolean request_dispatch(GSource *source, GSourceFunc fn, gpointer data)
+{
+    g_source_set_ready_time(source, -1);
+    return fn(data);
+}
+static GSourceFuncs request_funcs = { .dispatch = request_dispatch };
+
+static void quit(void *opaque)
+{
+    machine_request(opaque, MACHINE_QUIT);
+}
+
+/* SIGTERM, SIGHUP and SIGINT end the machine as the user's C-a x does: output written, terminal restored. */
+static gboolean on_signal(gpointer m)
+{
+    quit(m);
+    return G_SOURCE_CONTINUE;
+}
+
+/* --- life ---------------------------------------------------------------------------------------------------- */
+
+static bool build(struct machine *m, GError **err)
+{
+    const struct mux_actions actions = { .quit = quit, .opaque = m };
+
+    m->chardevs = chardevs_new(m->config, &actions, err);
+    if (!m->chardevs || !boot_open(&m->files, m->config->kernel, m->config->initrd, err) ||
+        !board_init(&m->board, m->config, chardevs_serial(m->chardevs, 0), err))
+        return false;
+    m->board.cluster->ops = &cluster_callbacks;
+    m->board.cluster->ops_opaque = m;
+    return true;
+}
+
+struct machine *machine_new(const struct config *config, GError **err)
+{
+    static const int signals[] = { SIGTERM, SIGHUP, SIGINT };
+    struct machine *m = g_new0(struct machine, 1);
+
+    m->config = config;
+    m->loop = g_main_loop_new(NULL, FALSE);
+    m->request_source = g_source_new(&request_funcs, sizeof *m->request_source);
+    g_source_set_callback(m->request_source, on_request, m, NULL);
+    g_source_attach(m->request_source, NULL);
+    if (!build(m, err)) {
+        machine_free(m);
+        return NULL;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    for (unsigned i = 0; i < G_N_ELEMENTS(signals); i++)
+        m->signals[i] = g_unix_signal_add(signals[i], on_signal, m);
+    return m;
+}
+
+int machine_run(struct machine *m)
+{
+    GError *err = NULL;
+    uint64_t pc;
+
+    board_reset(&m->board);
+    if (!load(m, &pc, &err)) {
+        warn("%s", err->message);
+        g_error_free(err);
+        return 1;
+    }
+    cluster_start(m->board.cluster, pc, 0, m->config->paused);
+    g_main_loop_run(m->loop);
+    cluster_stop(m->board.cluster);
+    chardevs_drain(m->chardevs);
+    return m->status;
+}
+
+void machine_free(struct machine *m)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(m->signals); i++)
+        if (m->signals[i])
+            g_source_remove(m->signals[i]);
+    board_fini(&m->board);
+    g_clear_pointer(&m->chardevs, chardevs_free);
+    boot_close(&m->files);
+    g_source_destroy(m->request_source);
+    g_source_unref(m->request_source);
+    g_main_loop_unref(m->loop);
+    g_free(m);
+}

@@ -1,0 +1,43 @@
+/*
+ * The `key=value,key=value' arguments of QEMU's option grammar.
+ *
+ * `_' equals `-' in names; `,,' is a comma in a value; a bare word is the implied first key's value when it stands
+ * first and the option has one, else a true boolean (`nofoo' is foo=off).  Every property must be asked for by someone:
+ * props_finish() reports the first that nobody knew, with the nearest name that was asked for.
+ */
+#ifndef ARMLET_MACHINE_PROPS_H
+#define ARMLET_MACHINE_PROPS_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define OPTIONS_ERROR (options_error_quark())
+GQuark options_error_quark(void);
+enum options_error { OPTIONS_ERROR_BAD };
+
+struct props;
+
+/* implied: the key of a bare first word, or NULL.  Never fails: errors come from the getters. */
+struct props *props_new(const char *text, const char *implied);
+void props_free(struct props *p);
+/* Adds `other's properties behind p's own, so that the later ones win: repeated -machine. */
+void props_merge(struct props *p, const char *text, const char *implied);
+
+/* The last value of key (p keeps it), or NULL when absent. */
+const char *props_get(struct props *p, const char *key);
+/* on, off, yes, no, true, false, y, n. */
+bool props_bool(struct props *p, const char *key, bool fallback, bool *value, GError **err);
+bool props_number(struct props *p, const char *key, uint64_t fallback, uint64_t *value, GError **err);
+/* Marks names as known without a use for them here: properties that have no effect on this machine. */
+void props_ignore(struct props *p, const char *const *keys);
+/* false: a property that nobody asked for; what names the option: "-device virtio-blk-device". */
+bool props_finish(struct props *p, const char *what, GError **err);
+
+/* A size with an optional suffix K, M, G, T (or B); a bare number is in `unit' bytes. */
+bool parse_size(const char *text, uint64_t unit, uint64_t *bytes);
+bool parse_bool(const char *text, bool *value);
+/* The nearest of names (NULL-terminated) to word, or NULL when none is near. */
+const char *suggest(const char *word, const char *const *names);
+
+#endif
