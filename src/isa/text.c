@@ -2,13 +2,14 @@
  * Assembly text of A64 words, from the templates of the instruction tables.
  *
  * Prints the instruction of the table, not its preferred alias: `orr x0, xzr, x1', not `mov x0, x1'.  System
- * registers are printed as s3_0_c1_c0_0.  The holes of a template are described at the heads of a64.isa and
+ * registers have the names of sysregs.def, others are s3_0_c1_c0_0.  The holes of a template are described at the heads of a64.isa and
  * a64_simd.isa; the tables at the end of this file say who prints which.
  *
  * Pure: any thread.  Not fast: fields are found by name.
  */
 #include "isa/a64.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -492,11 +493,64 @@ static void put_pstate(struct text *t, const struct hole *h)
         put(t, "s0_%u_c4_c%u_%u, xzr", op1, crm, op2);
 }
 
+/* The names of sysregs.def; op0 1 are system instructions, written MNEMONIC_OPERAND there. */
+static const struct {
+    uint8_t op0, op1, crn, crm, op2;
+    const char *name;
+} sysregs[] = {
+#define VIEW(name, op0, op1, crn, crm, op2, ...) { op0, op1, crn, crm, op2, #name },
+#define STORED(...) VIEW(__VA_ARGS__)
+#include "isa/sysregs.def"
+#undef STORED
+#undef VIEW
+};
+
+/* NULL if there is none, and for IMPLEMENTATION DEFINED ones, which have no name that an assembler knows. */
+static const char *sysreg_name(const struct text *t, unsigned op0)
+{
+    unsigned op1 = field(t, "op1"), crn = field(t, "crn"), crm = field(t, "crm"), op2 = field(t, "op2");
+
+    if (op0 == 3 && (crn == 11 || crn == 15))
+        return NULL;
+    for (size_t i = 0; i < ARRAY_LEN(sysregs); i++)
+        if (sysregs[i].op0 == op0 && sysregs[i].op1 == op1 && sysregs[i].crn == crn && sysregs[i].crm == crm &&
+            sysregs[i].op2 == op2)
+            return sysregs[i].name;
+    return NULL;
+}
+
 static void put_sysreg(struct text *t, const struct hole *h)
 {
+    unsigned op0 = 2 + field(t, "o0");
+    const char *name = sysreg_name(t, op0);
+
     (void)h;
-    put(t, "s%u_%u_c%u_c%u_%u", 2 + field(t, "o0"), field(t, "op1"), field(t, "crn"), field(t, "crm"),
-        field(t, "op2"));
+    if (name && !strcmp(name, "DBGDTR_RXTX_EL0")) /* one encoding, named by direction */
+        name = t->op == A64_MRS ? "DBGDTRRX_EL0" : "DBGDTRTX_EL0";
+    if (!name) {
+        put(t, "s%u_%u_c%u_c%u_%u", op0, field(t, "op1"), field(t, "crn"), field(t, "crm"), field(t, "op2"));
+        return;
+    }
+    for (; *name; name++)
+        put(t, "%c", tolower((unsigned char)*name));
+}
+
+/* "tlbi vae1, x3", or "sys ..." for what has no name or breaks the rule on having a register. */
+static void put_sys(struct text *t, const struct hole *h)
+{
+    const char *name = sysreg_name(t, 1);
+    unsigned rt = field(t, "rt");
+    bool whole = name && (!strncmp(name, "IC_IALLU", 8) || !strncmp(name, "TLBI_VMALLE1", 12));
+
+    (void)h;
+    if (!name || whole != (rt == 31)) {
+        put(t, "sys #%u, c%u, c%u, #%u", field(t, "op1"), field(t, "crn"), field(t, "crm"), field(t, "op2"));
+    } else {
+        for (; *name; name++)
+            put(t, "%c", *name == '_' ? ' ' : tolower((unsigned char)*name));
+    }
+    if (rt != 31)
+        put(t, ", x%u", rt);
 }
 
 static void put_prfop(struct text *t, const struct hole *h)
@@ -682,6 +736,7 @@ static const struct {
     { "bwx", put_size_letter },     { "imm16?", put_imm16_or_none }, { "crm?", put_crm_or_none },
     { "isb?", put_crm_or_none },    { "hint", put_hint },         { "barrier", put_barrier },
     { "dsb", put_dsb },             { "pstate", put_pstate },     { "sysreg", put_sysreg },
+    { "sys", put_sys },            
     { "prfop", put_prfop },         { ",imm9", put_off_imm9 },    { "#imm9", put_imm9s },
     { "#imm9s", put_imm9s },        { ",imm10", put_off_imm10 },  { "#imm10", put_imm10 },
     { ",imm12", put_off_imm12 },    { ",uimm12", put_off_imm12 }, { ",imm7", put_off_simm7 },
