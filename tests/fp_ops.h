@@ -1,12 +1,13 @@
 /*
- * The floating-point operations that fp_oracle (an arm64 program) and fp_test (the host) both run, as one list:
+ * The floating-point operations that fp_oracle (an arm64 program) and fp_test (the host) both run, as one
+ * list:
  *
  *   OP(name, formats, instruction, call)
  *
- * `formats' says for which of HALF, SINGLE, DOUBLE the line holds.  The instruction reads v1, v2, v3 or x9 (which is
- * also the first operand) and leaves its result in x9 (GET moves it there from v0); `r' is the letter of the format.
- * The call is the same in terms of cpu/fp.h: a, b and c are the operands, es the format, st the status.
- * The file is included once for each format with FP_FORMAT and r defined.
+ * `formats' says for which of HALF, SINGLE, DOUBLE the line holds.  The instruction reads v1, v2, v3 or x9
+ * (which is also the first operand) and leaves its result in x9 (GET moves it there from v0); `r' is the
+ * letter of the format. The call is the same in terms of cpu/fp.h: a, b and c are the operands, es the
+ * format, st the status. The file is included once for each format with FP_FORMAT and r defined.
  */
 #define GET "fmov x9, d0\n"
 #define R1 " " r "0, " r "1\n" GET
@@ -74,11 +75,13 @@ TO_INT(z, FPR_ZERO)
 TO_INT(a, FPR_TIEAWAY)
 #undef TO_INT
 
-#define FIXED(k, width, n)                                                                                  \
-    OP(tofixs_##k##n, ALL, "fcvtzs " #k "9, " r "1, #" #n "\n", fp_to_fixed(st, es, a, width, n, false, FPR_ZERO)) \
-    OP(tofixu_##k##n, ALL, "fcvtzu " #k "9, " r "1, #" #n "\n", fp_to_fixed(st, es, a, width, n, true, FPR_ZERO))  \
-    OP(fixs_##k##n, ALL, "scvtf " r "0, " #k "9, #" #n "\n" GET, fp_from_fixed(st, es, a, width, n, false, ROUND)) \
-    OP(fixu_##k##n, ALL, "ucvtf " r "0, " #k "9, #" #n "\n" GET, fp_from_fixed(st, es, a, width, n, true, ROUND))
+#define TO_FIXED(n, width, u) fp_to_fixed(st, es, a, width, n, u, FPR_ZERO)
+#define FROM_FIXED(n, width, u) fp_from_fixed(st, es, a, width, n, u, ROUND)
+#define FIXED(k, width, n)                                                                       \
+    OP(tofixs_##k##n, ALL, "fcvtzs " #k "9, " r "1, #" #n "\n", TO_FIXED(n, width, false))    \
+    OP(tofixu_##k##n, ALL, "fcvtzu " #k "9, " r "1, #" #n "\n", TO_FIXED(n, width, true))     \
+    OP(fixs_##k##n, ALL, "scvtf " r "0, " #k "9, #" #n "\n" GET, FROM_FIXED(n, width, false)) \
+    OP(fixu_##k##n, ALL, "ucvtf " r "0, " #k "9, #" #n "\n" GET, FROM_FIXED(n, width, true))
 FIXED(w, 32, 1)
 FIXED(w, 32, 17)
 FIXED(w, 32, 32)
@@ -86,14 +89,17 @@ FIXED(x, 64, 1)
 FIXED(x, 64, 40)
 FIXED(x, 64, 64)
 #undef FIXED
+#undef TO_FIXED
+#undef FROM_FIXED
 OP(ints_w, ALL, "scvtf " r "0, w9\n" GET, fp_from_fixed(st, es, a, 32, 0, false, ROUND))
 OP(ints_x, ALL, "scvtf " r "0, x9\n" GET, fp_from_fixed(st, es, a, 64, 0, false, ROUND))
 OP(intu_w, ALL, "ucvtf " r "0, w9\n" GET, fp_from_fixed(st, es, a, 32, 0, true, ROUND))
 OP(intu_x, ALL, "ucvtf " r "0, x9\n" GET, fp_from_fixed(st, es, a, 64, 0, true, ROUND))
 OP(ints_v, ALL, "scvtf" R1, fp_from_fixed(st, es, a, 8u << es, 0, false, ROUND))
 OP(fixu_v5, ALL, "ucvtf " r "0, " r "1, #5\n" GET, fp_from_fixed(st, es, a, 8u << es, 5, true, ROUND))
-/* Not half: qemu-aarch64 7.2 leaves a negative result sign-extended to 32 bits; V[] = of 16 bits clears the rest. */
-OP(tofixs_v16, SINGLE | DOUBLE, "fcvtzs " r "0, " r "1, #16\n" GET, fp_to_fixed(st, es, a, 8u << es, 16, false, FPR_ZERO))
+/* Not half: qemu-aarch64 7.2 leaves a negative result sign-extended to 32 bits instead of 16. */
+OP(tofixs_v16, SINGLE | DOUBLE, "fcvtzs " r "0, " r "1, #16\n" GET,
+   fp_to_fixed(st, es, a, 8u << es, 16, false, FPR_ZERO))
 
 OP(cvt_h, SINGLE | DOUBLE, "fcvt h0, " r "1\n" GET, fp_convert(st, es, 1, a, ROUND))
 OP(cvt_s, HALF | DOUBLE, "fcvt s0, " r "1\n" GET, fp_convert(st, es, 2, a, ROUND))

@@ -1,10 +1,10 @@
 /*
  * Arm floating point, after the pseudocode of DDI0487 J1 (shared/functions/float).
  *
- * Every operation has one soft implementation, generic over the format: operands are unpacked to sign, exponent and
- * a 64-bit significand, the result is kept wide enough (with the bits below it gathered in the last one) and rounded
- * once in round_pack().  In front of it stand host fast paths for single and double; their conditions are at
- * "host arithmetic" below.
+ * Every operation has one soft implementation, generic over the format: operands are unpacked to sign,
+ * exponent and a 64-bit significand, the result is kept wide enough (with the bits below it gathered in the
+ * last one) and rounded once in round_pack().  In front of it stand host fast paths for single and double;
+ * their conditions are at "host arithmetic" below.
  *
  * Not modelled: trapped exceptions, FEAT_AFP, BFloat16, the AArch32 standard FPSCR.
  * Threading: no state but the caller's struct fpst.
@@ -16,7 +16,7 @@
 
 typedef unsigned __int128 u128;
 
-enum kind { ZERO, FINITE, INF, QNAN, SNAN };
+enum kind { K_ZERO, K_FINITE, K_INF, K_QNAN, K_SNAN };
 
 struct format {
     uint8_t bits, ebits, fbits;
@@ -29,7 +29,7 @@ static const struct format formats[4] = {
     [3] = { 64, 11, 52, 1023 },
 };
 
-/* FINITE: mant * 2^(exp - 63), bit 63 of mant set. */
+/* K_FINITE: mant * 2^(exp - 63), bit 63 of mant set. */
 struct num {
     enum kind kind;
     bool sign;
@@ -105,7 +105,7 @@ static struct num normal(bool sign, int exp, uint64_t mant)
 {
     int n = __builtin_clzll(mant);
 
-    return (struct num){ FINITE, sign, exp - n, mant << n };
+    return (struct num){ K_FINITE, sign, exp - n, mant << n };
 }
 
 /* FPUnpack, and with `conv' FPUnpackCV: only there is AHP looked at and FZ16 not. */
@@ -117,16 +117,16 @@ static struct num unpack_as(struct fpst *st, unsigned es, uint64_t x, bool conv)
 
     if (!exp) {
         if (!frac)
-            return (struct num){ .kind = ZERO, .sign = sign };
+            return (struct num){ .kind = K_ZERO, .sign = sign };
         if (flushes(st, es) && !(conv && es == 1)) {
             if (es != 1)
                 st->fpsr |= FPSR_IDC;
-            return (struct num){ .kind = ZERO, .sign = sign };
+            return (struct num){ .kind = K_ZERO, .sign = sign };
         }
         return normal(sign, 1 - f->bias, frac << (63 - f->fbits));
     }
     if (exp == ones(f->ebits) && !(conv && es == 1 && st->fpcr & FPCR_AHP))
-        return (struct num){ .kind = !frac ? INF : frac & quiet_bit(es) ? QNAN : SNAN, .sign = sign };
+        return (struct num){ .kind = !frac ? K_INF : frac & quiet_bit(es) ? K_QNAN : K_SNAN, .sign = sign };
     return normal(sign, (int)exp - f->bias, (frac | UINT64_C(1) << f->fbits) << (63 - f->fbits));
 }
 
@@ -137,7 +137,7 @@ static struct num unpack(struct fpst *st, unsigned es, uint64_t x)
 
 static bool is_nan(struct num n)
 {
-    return n.kind >= QNAN;
+    return n.kind >= K_QNAN;
 }
 
 /* ---- rounding */
@@ -206,8 +206,10 @@ static uint64_t round_as(struct fpst *st, unsigned es, struct num n, enum fp_rou
         frac |= 1;
     if (biased > limit)
         biased = limit;
-    /* frac holds the leading one of a normal number, so adding makes up for the exponent being one less; a carry
-     * out of the fraction steps the exponent as it should. */
+    /*
+     * frac holds the leading one of a normal number, so adding makes up for the exponent being one less; a
+     * carry out of the fraction steps the exponent as it should.
+     */
     r = (biased ? (uint64_t)(biased - 1) << f->fbits : 0) + frac;
     if (r >> f->fbits >= (uint64_t)limit) {
         if (!alt)
@@ -230,7 +232,7 @@ static uint64_t round_pack(struct fpst *st, unsigned es, struct num n)
 /* FPProcessNaN */
 static uint64_t process_nan(struct fpst *st, unsigned es, uint64_t x, struct num n)
 {
-    if (n.kind == SNAN)
+    if (n.kind == K_SNAN)
         st->fpsr |= FPSR_IOC;
     return st->fpcr & FPCR_DN ? default_nan(es) : low(es, x) | quiet_bit(es);
 }
@@ -238,7 +240,7 @@ static uint64_t process_nan(struct fpst *st, unsigned es, uint64_t x, struct num
 /* FPProcessNaNs: at least one of the operands is a NaN. */
 static uint64_t process_nans(struct fpst *st, unsigned es, uint64_t x, struct num a, uint64_t y, struct num b)
 {
-    if (a.kind == SNAN || (a.kind == QNAN && b.kind != SNAN))
+    if (a.kind == K_SNAN || (a.kind == K_QNAN && b.kind != K_SNAN))
         return process_nan(st, es, x, a);
     return process_nan(st, es, y, b);
 }
@@ -246,7 +248,7 @@ static uint64_t process_nans(struct fpst *st, unsigned es, uint64_t x, struct nu
 /* FPProcessNaNs3 */
 static uint64_t process_nans3(struct fpst *st, unsigned es, const uint64_t x[3], const struct num n[3])
 {
-    for (enum kind k = SNAN; k >= QNAN; k--)
+    for (enum kind k = K_SNAN; k >= K_QNAN; k--)
         for (int i = 0; i < 3; i++)
             if (n[i].kind == k)
                 return process_nan(st, es, x[i], n[i]);
@@ -257,14 +259,14 @@ static uint64_t process_nans3(struct fpst *st, unsigned es, const uint64_t x[3],
 
 static struct wide widen(struct num n)
 {
-    return (struct wide){ n.sign, n.exp, n.kind == FINITE ? (u128)n.mant << 64 : 0 };
+    return (struct wide){ n.sign, n.exp, n.kind == K_FINITE ? (u128)n.mant << 64 : 0 };
 }
 
 static struct wide product(struct num a, struct num b)
 {
     struct wide p = { a.sign != b.sign, a.exp + b.exp + 1, 0 };
 
-    if (a.kind == FINITE && b.kind == FINITE)
+    if (a.kind == K_FINITE && b.kind == K_FINITE)
         p.mant = (u128)a.mant * b.mant;
     if (p.mant && !(p.mant >> 127)) {
         p.mant <<= 1;
@@ -279,7 +281,7 @@ static struct num narrow(struct wide w)
     int n = hi ? __builtin_clzll(hi) : 64 + __builtin_clzll((uint64_t)w.mant);
 
     w.mant <<= n;
-    return (struct num){ FINITE, w.sign, w.exp - n, (uint64_t)(w.mant >> 64) | ((uint64_t)w.mant != 0) };
+    return (struct num){ K_FINITE, w.sign, w.exp - n, (uint64_t)(w.mant >> 64) | ((uint64_t)w.mant != 0) };
 }
 
 /* Operands have at most 106 significant bits, so that one guard bit at the top costs none. */
@@ -296,11 +298,12 @@ static u128 sum_mant(struct wide a, struct wide b, bool *sign)
     return y - x;
 }
 
-/* (a + b) * 2^scale, rounded.  The sign of an exact zero follows the rounding mode, unless both are zeros alike. */
+/* (a + b) * 2^scale, rounded.  An exact zero takes its sign from the rounding mode, but two like zeros keep it. */
 static uint64_t add_round(struct fpst *st, unsigned es, struct wide a, struct wide b, int scale)
 {
     bool swap = !a.mant || (b.mant && b.exp > a.exp);
-    struct wide big = swap ? b : a, small = swap ? a : b, r = { big.sign, big.exp + 1 + scale, big.mant >> 1 };
+    struct wide big = swap ? b : a, small = swap ? a : b;
+    struct wide r = { big.sign, big.exp + 1 + scale, big.mant >> 1 };
 
     if (small.mant)
         r.mant = sum_mant(big, small, &r.sign);
@@ -317,10 +320,10 @@ static uint64_t soft_add(struct fpst *st, unsigned es, uint64_t x, uint64_t y)
 
     if (is_nan(a) || is_nan(b))
         return process_nans(st, es, x, a, y, b);
-    if (a.kind == INF && b.kind == INF && a.sign != b.sign)
+    if (a.kind == K_INF && b.kind == K_INF && a.sign != b.sign)
         return invalid(st, es);
-    if (a.kind == INF || b.kind == INF)
-        return pack_inf(es, a.kind == INF ? a.sign : b.sign);
+    if (a.kind == K_INF || b.kind == K_INF)
+        return pack_inf(es, a.kind == K_INF ? a.sign : b.sign);
     return add_round(st, es, widen(a), widen(b), 0);
 }
 
@@ -331,11 +334,11 @@ static uint64_t soft_mul(struct fpst *st, unsigned es, uint64_t x, uint64_t y, b
 
     if (is_nan(a) || is_nan(b))
         return process_nans(st, es, x, a, y, b);
-    if (a.kind == FINITE && b.kind == FINITE)
+    if (a.kind == K_FINITE && b.kind == K_FINITE)
         return round_pack(st, es, narrow(product(a, b)));
-    if (a.kind != INF && b.kind != INF)
+    if (a.kind != K_INF && b.kind != K_INF)
         return pack_zero(es, sign);
-    if (a.kind != ZERO && b.kind != ZERO)
+    if (a.kind != K_ZERO && b.kind != K_ZERO)
         return pack_inf(es, sign);
     return extended ? pack_small(es, sign, 1, 0) : invalid(st, es);
 }
@@ -358,13 +361,13 @@ static uint64_t soft_div(struct fpst *st, unsigned es, uint64_t x, uint64_t y)
 
     if (is_nan(a) || is_nan(b))
         return process_nans(st, es, x, a, y, b);
-    if (a.kind == FINITE && b.kind == FINITE)
+    if (a.kind == K_FINITE && b.kind == K_FINITE)
         return div_finite(st, es, a, b);
     if (a.kind == b.kind)
         return invalid(st, es);
-    if (a.kind == ZERO || b.kind == INF)
+    if (a.kind == K_ZERO || b.kind == K_INF)
         return pack_zero(es, sign);
-    if (a.kind != INF)
+    if (a.kind != K_INF)
         st->fpsr |= FPSR_DZC;
     return pack_inf(es, sign);
 }
@@ -383,7 +386,7 @@ static uint64_t sqrt_finite(struct fpst *st, unsigned es, struct num a)
             root |= UINT64_C(1) << i;
         }
     }
-    return round_pack(st, es, (struct num){ FINITE, false, (a.exp - odd) / 2, root | (rest != 0) });
+    return round_pack(st, es, (struct num){ K_FINITE, false, (a.exp - odd) / 2, root | (rest != 0) });
 }
 
 static uint64_t soft_sqrt(struct fpst *st, unsigned es, uint64_t x)
@@ -392,28 +395,28 @@ static uint64_t soft_sqrt(struct fpst *st, unsigned es, uint64_t x)
 
     if (is_nan(a))
         return process_nan(st, es, x, a);
-    if (a.kind == ZERO)
+    if (a.kind == K_ZERO)
         return pack_zero(es, a.sign);
     if (a.sign)
         return invalid(st, es);
-    return a.kind == INF ? pack_inf(es, false) : sqrt_finite(st, es, a);
+    return a.kind == K_INF ? pack_inf(es, false) : sqrt_finite(st, es, a);
 }
 
 static uint64_t soft_fma(struct fpst *st, unsigned es, uint64_t addend, uint64_t n, uint64_t m)
 {
     const uint64_t x[3] = { addend, n, m };
     struct num v[3] = { unpack(st, es, addend), unpack(st, es, n), unpack(st, es, m) }, a = v[0];
-    bool inf = v[1].kind == INF || v[2].kind == INF, sign = v[1].sign != v[2].sign;
-    bool inf_zero = (v[1].kind == INF && v[2].kind == ZERO) || (v[1].kind == ZERO && v[2].kind == INF);
+    bool inf = v[1].kind == K_INF || v[2].kind == K_INF, sign = v[1].sign != v[2].sign;
+    bool inf_zero = inf && (v[1].kind == K_ZERO || v[2].kind == K_ZERO);
 
-    if (a.kind == QNAN && inf_zero) /* before the NaN is passed on */
+    if (a.kind == K_QNAN && inf_zero) /* before the NaN is passed on */
         return invalid(st, es);
     if (is_nan(a) || is_nan(v[1]) || is_nan(v[2]))
         return process_nans3(st, es, x, v);
-    if (inf_zero || (a.kind == INF && inf && a.sign != sign))
+    if (inf_zero || (a.kind == K_INF && inf && a.sign != sign))
         return invalid(st, es);
-    if (a.kind == INF || inf)
-        return pack_inf(es, a.kind == INF ? a.sign : sign);
+    if (a.kind == K_INF || inf)
+        return pack_inf(es, a.kind == K_INF ? a.sign : sign);
     return add_round(st, es, widen(a), product(v[1], v[2]), 0);
 }
 
@@ -426,20 +429,20 @@ static uint64_t step(struct fpst *st, unsigned es, uint64_t x, uint64_t y, unsig
 
     if (is_nan(a) || is_nan(b))
         return process_nans(st, es, minus_x, a, y, b);
-    if ((a.kind == INF && b.kind == ZERO) || (a.kind == ZERO && b.kind == INF))
+    if ((a.kind == K_INF && b.kind == K_ZERO) || (a.kind == K_ZERO && b.kind == K_INF))
         return pack_small(es, false, 1 + scale, (c & 1) << 1);
-    if (a.kind == INF || b.kind == INF)
+    if (a.kind == K_INF || b.kind == K_INF)
         return pack_inf(es, a.sign != b.sign);
     return add_round(st, es, addend, product(a, b), scale);
 }
 
 /* ---- host arithmetic
  *
- * A host result stands for the soft one, flags included, when rounding is to nearest, the operands are normal and the
- * result is normal with an exponent field of at least 2 and below all ones: then no NaN, overflow, underflow (tininess
- * before rounding included), flush or sign-of-zero question arises, and the only flag in play is Inexact.  That is
- * either set already or found exactly: by the residual of the operation, which is representable while exponents
- * stay RESIDUAL_MIN above the bottom.
+ * A host result stands for the soft one, flags included, when rounding is to nearest, the operands are
+ * normal and the result is normal with an exponent field of at least 2 and below all ones: then no NaN,
+ * overflow, underflow (tininess before rounding included), flush or sign-of-zero question arises, and the
+ * only flag in play is Inexact.  That is either set already or found exactly: by the residual of the
+ * operation, which is representable while exponents stay RESIDUAL_MIN above the bottom.
  */
 enum { RESIDUAL_MIN = 110 };
 
@@ -808,7 +811,7 @@ static unsigned rsqrt_estimate(unsigned a)
     return (b + 1) / 2;
 }
 
-/* The reciprocal of a FINITE number that neither overflows nor flushes; it may be denormal. */
+/* The reciprocal of a K_FINITE number that neither overflows nor flushes; it may be denormal. */
 static uint64_t recip_result(unsigned es, struct num a)
 {
     const struct format *f = &formats[es];
@@ -828,9 +831,9 @@ uint64_t fp_recpe(struct fpst *st, unsigned es, uint64_t x)
 
     if (is_nan(a))
         return process_nan(st, es, x, a);
-    if (a.kind == INF)
+    if (a.kind == K_INF)
         return pack_zero(es, a.sign);
-    if (a.kind == ZERO) {
+    if (a.kind == K_ZERO) {
         st->fpsr |= FPSR_DZC;
         return pack_inf(es, a.sign);
     }
@@ -852,13 +855,13 @@ uint64_t fp_rsqrte(struct fpst *st, unsigned es, uint64_t x)
 
     if (is_nan(a))
         return process_nan(st, es, x, a);
-    if (a.kind == ZERO) {
+    if (a.kind == K_ZERO) {
         st->fpsr |= FPSR_DZC;
         return pack_inf(es, a.sign);
     }
     if (a.sign)
         return invalid(st, es);
-    if (a.kind == INF)
+    if (a.kind == K_INF)
         return pack_zero(es, false);
     scaled = (unsigned)(a.mant >> (exp & 1 ? 56 : 55));
     estimate = rsqrt_estimate(scaled);
@@ -896,8 +899,8 @@ static bool int_parts(struct num n, unsigned fbits, uint64_t *whole, uint64_t *r
     int e = n.exp + (int)fbits;
 
     *whole = *rest = 0;
-    if (n.kind != FINITE)
-        return n.kind == ZERO;
+    if (n.kind != K_FINITE)
+        return n.kind == K_ZERO;
     if (e > 63)
         return false;
     if (e < 0) {
@@ -924,7 +927,7 @@ uint64_t fp_round_int(struct fpst *st, unsigned es, uint64_t x, enum fp_round mo
 
     if (is_nan(n))
         return process_nan(st, es, x, n);
-    if (n.kind == INF || (n.kind == FINITE && n.exp >= formats[es].fbits))
+    if (n.kind == K_INF || (n.kind == K_FINITE && n.exp >= formats[es].fbits))
         return low(es, x);
     int_parts(n, 0, &whole, &rest);
     if (rest && exact)
@@ -956,8 +959,8 @@ uint64_t fp_round_int_n(struct fpst *st, unsigned es, uint64_t x, enum fp_round 
     return pack_whole(es, n.sign, whole);
 }
 
-uint64_t fp_to_fixed(struct fpst *st, unsigned es, uint64_t x, unsigned width, unsigned fbits, bool is_unsigned,
-                     enum fp_round mode)
+uint64_t fp_to_fixed(struct fpst *st, unsigned es, uint64_t x, unsigned width, unsigned fbits,
+                     bool is_unsigned, enum fp_round mode)
 {
     struct num n = unpack(st, es, x);
     uint64_t limit = int_limit(width, is_unsigned, n.sign), whole, rest;
@@ -977,8 +980,8 @@ uint64_t fp_to_fixed(struct fpst *st, unsigned es, uint64_t x, unsigned width, u
     return (n.sign ? -whole : whole) & ones(width);
 }
 
-uint64_t fp_from_fixed(struct fpst *st, unsigned es, uint64_t x, unsigned width, unsigned fbits, bool is_unsigned,
-                       enum fp_round mode)
+uint64_t fp_from_fixed(struct fpst *st, unsigned es, uint64_t x, unsigned width, unsigned fbits,
+                       bool is_unsigned, enum fp_round mode)
 {
     bool sign = !is_unsigned && x >> (width - 1) & 1;
 
@@ -996,14 +999,14 @@ uint32_t fp_to_int_js(struct fpst *st, uint64_t x, bool *exact)
     bool fits = int_parts(n, 0, &whole, &rest);
 
     *exact = false;
-    if (!fits && n.kind == FINITE && n.exp < 63 + 32) /* 53 significant bits may still reach below bit 32 */
+    if (!fits && n.kind == K_FINITE && n.exp < 63 + 32) /* 53 significant bits may still reach below bit 32 */
         whole = n.mant << (n.exp - 63);
     if (!fits || whole > int_limit(32, false, n.sign))
         st->fpsr |= FPSR_IOC;
     else if (rest)
         st->fpsr |= FPSR_IXC;
     else
-        *exact = n.kind == FINITE || !low(3, x);
+        *exact = n.kind == K_FINITE || !low(3, x);
     return (uint32_t)(n.sign ? -whole : whole);
 }
 
@@ -1023,25 +1026,26 @@ uint64_t fp_convert(struct fpst *st, unsigned from, unsigned to, uint64_t x, enu
     bool alt = to == 1 && st->fpcr & FPCR_AHP;
 
     if (is_nan(n)) {
-        if (n.kind == SNAN || alt)
+        if (n.kind == K_SNAN || alt)
             st->fpsr |= FPSR_IOC;
         if (alt)
             return pack_zero(to, n.sign);
         return st->fpcr & FPCR_DN ? default_nan(to) : convert_nan(from, to, x);
     }
-    if (n.kind == INF) {
+    if (n.kind == K_INF) {
         if (!alt)
             return pack_inf(to, n.sign);
         st->fpsr |= FPSR_IOC;
         return pack_zero(to, n.sign) | ones(15);
     }
-    return n.kind == ZERO ? pack_zero(to, n.sign) : round_as(st, to, n, mode, true);
+    return n.kind == K_ZERO ? pack_zero(to, n.sign) : round_as(st, to, n, mode, true);
 }
 
 uint64_t fp_expand_imm(unsigned es, uint8_t imm8)
 {
     const struct format *f = &formats[es];
-    uint64_t b = imm8 >> 6 & 1, exp = (b ^ 1) << (f->ebits - 1) | (b ? ones(f->ebits - 3) << 2 : 0) | (imm8 >> 4 & 3);
+    uint64_t b = imm8 >> 6 & 1, exp = (b ^ 1) << (f->ebits - 1) | (b ? ones(f->ebits - 3) << 2 : 0);
 
+    exp |= imm8 >> 4 & 3;
     return pack_zero(es, imm8 >> 7) | exp << f->fbits | (uint64_t)(imm8 & 15) << (f->fbits - 4);
 }

@@ -1,14 +1,15 @@
 /*
- * Arm floating point on raw bits: the arithmetic functions of DDI0487 J1 (shared/functions/float), for half, single
- * and double precision.
+ * Arm floating point on raw bits: the arithmetic functions of DDI0487 J1 (shared/functions/float), for
+ * half, single and double precision.
  *
- * Values are raw encodings in the low bits of a uint64_t; the bits above the format are ignored on input and zero on
- * output.  `es' is log2 of the format's bytes: 1 half, 2 single, 3 double.  Functions that take a struct fpst read its
- * FPCR and only ever set cumulative bits in its FPSR.  Trapped exceptions, FPCR.AH, NEP and FIZ (FEAT_AFP) and EBF do
- * not exist here.  The functions keep no other state and may run in any thread.
+ * Values are raw encodings in the low bits of a uint64_t; the bits above the format are ignored on input
+ * and zero on output.  `es' is log2 of the format's bytes: 1 half, 2 single, 3 double.  Functions that take
+ * a struct fpst read its FPCR and only ever set cumulative bits in its FPSR.  Trapped exceptions, FPCR.AH,
+ * NEP and FIZ (FEAT_AFP) and EBF do not exist here.  The functions keep no other state and may run in any
+ * thread.
  *
- * The caller's host thread must have the default floating-point environment (round to nearest, no flush to zero,
- * exceptions masked): common cases are computed by the host.
+ * The caller's host thread must have the default floating-point environment (round to nearest, no flush to
+ * zero, exceptions masked): common cases are computed by the host.
  */
 #ifndef ARMLET_CPU_FP_H
 #define ARMLET_CPU_FP_H
@@ -104,20 +105,21 @@ uint64_t fp_round_int_n(struct fpst *st, unsigned es, uint64_t x, enum fp_round 
  * FPToFixed: x * 2^fbits as an integer of `width' bits (16, 32 or 64), saturating, zero-extended to 64 bits.
  * 0 <= fbits <= width; any mode but FPR_ODD.
  */
-uint64_t fp_to_fixed(struct fpst *st, unsigned es, uint64_t x, unsigned width, unsigned fbits, bool is_unsigned,
-                     enum fp_round mode);
+uint64_t fp_to_fixed(struct fpst *st, unsigned es, uint64_t x, unsigned width, unsigned fbits,
+                     bool is_unsigned, enum fp_round mode);
 
 /* FixedToFP: the low `width' bits (16, 32 or 64) of x, signed or not, times 2^-fbits. */
-uint64_t fp_from_fixed(struct fpst *st, unsigned es, uint64_t x, unsigned width, unsigned fbits, bool is_unsigned,
-                       enum fp_round mode);
+uint64_t fp_from_fixed(struct fpst *st, unsigned es, uint64_t x, unsigned width, unsigned fbits,
+                       bool is_unsigned, enum fp_round mode);
 
 /*
- * FPConvert between formats, `from' and `to' as es and different.  FCVT and its vector forms pass fp_round_mode(),
- * FCVTXN passes FPR_ODD.  Half is the alternative format if FPCR.AHP; FZ16 does not act here.
+ * FPConvert between formats, `from' and `to' as es and different.  FCVT and its vector forms pass
+ * fp_round_mode(), FCVTXN passes FPR_ODD.  Half is the alternative format if FPCR.AHP; FZ16 does not act
+ * here.
  */
 uint64_t fp_convert(struct fpst *st, unsigned from, unsigned to, uint64_t x, enum fp_round mode);
 
-/* FPToFixedJS (FJCVTZS): the 32-bit result, zero-extended; *exact is what PSTATE.Z becomes (N, C and V are 0). */
+/* FPToFixedJS (FJCVTZS): the 32-bit result; *exact is what PSTATE.Z becomes (N, C and V become 0). */
 uint32_t fp_to_int_js(struct fpst *st, uint64_t x, bool *exact);
 
 /* VFPExpandImm: the value of an 8-bit immediate. */
