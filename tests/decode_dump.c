@@ -3,11 +3,14 @@
  *     decode_dump table    one line for each instruction: name|mask|value|fields|group|feature|todo|models
  *     decode_dump words    for each hexadecimal word on stdin: name|text|text at the address 4 * line, or `-' if it
  *                          is UNDEFINED
- *     decode_dump bench    time a decode of random known words, in ns
+ *     decode_dump bench    time a decode of random words, half of them known, in ns
+ *     decode_dump fuzz N   N random words: the decoder agrees with the masks of the table, and texts stay in buffers of
+ *                          every size (for a sanitizer build)
  * Fields is the mask of the bits that belong to fields; models is a string of 0 and 1 by enum a64_model: whether the model can execute it.
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -61,6 +64,53 @@ static int dump_words(void)
     return 0;
 }
 
+static uint64_t next_random(uint64_t *seed)
+{
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    return *seed;
+}
+
+/* Half of them instructions of the table. */
+static uint32_t random_word(uint64_t *seed)
+{
+    uint64_t r = next_random(seed);
+    const struct a64_info *info = &a64_info[1 + (r >> 1) % (A64_NOPS - 1)];
+    uint32_t word = (uint32_t)(next_random(seed) >> 20);
+
+    return r & 1 ? word : info->value | (word & ~info->mask);
+}
+
+static bool fuzz_word(uint32_t word, size_t size)
+{
+    char full[A64_TEXT_SIZE], *cut = malloc(size);
+    struct a64_insn insn;
+    bool known = a64_decode(word, &insn), ok;
+
+    a64_disasm(word, full, sizeof full);
+    a64_disasm(word, cut, size);
+    ok = cut && strlen(cut) == (strlen(full) < size ? strlen(full) : size - 1) && !strncmp(cut, full, size - 1);
+    ok = ok && strlen(full) + 1 < sizeof full && !strchr(full, '?') && !strchr(full, '{') == !strstr(full, "{ v");
+    ok = ok && insn.op < A64_NOPS && known == (insn.op != A64_UNDEFINED);
+    ok = ok && (!known || (word & a64_info[insn.op].mask) == a64_info[insn.op].value);
+    if (!ok)
+        printf("FAIL %08x, %zu bytes: %s\n", word, size, full);
+    free(cut);
+    return ok;
+}
+
+static int fuzz(unsigned long n)
+{
+    uint64_t seed = 0x9e3779b97f4a7c15u;
+    unsigned long failed = 0;
+
+    for (unsigned long i = 0; i < n && failed < 10; i++)
+        failed += !fuzz_word(random_word(&seed), 1 + i % A64_TEXT_SIZE);
+    printf("%lu passed, %lu failed\n", n - failed, failed);
+    return failed != 0;
+}
+
 static int bench(void)
 {
     enum { WORDS = 4096, ROUNDS = 5000 };
@@ -69,11 +119,8 @@ static int bench(void)
     struct timespec a, b;
     struct a64_insn insn;
 
-    for (int i = 0; i < WORDS; i++) {
-        seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
-        const struct a64_info *info = &a64_info[1 + seed % (A64_NOPS - 1)];
-        words[i] = info->value | ((uint32_t)(seed >> 32) & ~info->mask);
-    }
+    for (int i = 0; i < WORDS; i++)
+        words[i] = random_word(&seed);
     clock_gettime(CLOCK_MONOTONIC, &a);
     for (int k = 0; k < ROUNDS; k++)
         for (int i = 0; i < WORDS; i++) {
@@ -94,6 +141,8 @@ int main(int argc, char **argv)
         return dump_words();
     if (argc == 2 && !strcmp(argv[1], "bench"))
         return bench();
-    fprintf(stderr, "usage: decode_dump table|words|bench\n");
+    if (argc == 3 && !strcmp(argv[1], "fuzz"))
+        return fuzz(strtoul(argv[2], NULL, 10));
+    fprintf(stderr, "usage: decode_dump table|words|bench|fuzz N\n");
     return 2;
 }
