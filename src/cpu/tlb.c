@@ -164,7 +164,7 @@ void tlb_refresh(struct cpu *cpu)
         m->sctlr = sctlr;
         m->tcr = tcr;
         m->mair = cpu->sys.mair_el1;
-        tlb_flush(cpu);
+        tlb_flush_all(cpu);
     }
     tlb->strict = cpu->sys.sctlr_el1 & SCTLR_A;
     tlb->watching = debug_watches(cpu);
@@ -396,14 +396,14 @@ static void apply_op(struct cpu *cpu, const struct tlb_op *op)
         space = tlb->main->space_of[op->asid];
         reach = drop_va(tlb, op->va >> MEM_PAGE_SHIFT, space != SPACE_NONE ? space : MAX_SPACES);
         break;
-    case TLBI_VAA:
+    case TLBI_VA_ALL_ASID:
         reach = drop_va(tlb, op->va >> MEM_PAGE_SHIFT, SPACE_NONE);
         break;
     }
     tell_listener(cpu, op, reach);
 }
 
-void tlb_flush(struct cpu *cpu)
+void tlb_flush_all(struct cpu *cpu)
 {
     apply_op(cpu, &(struct tlb_op){.kind = TLBI_ALL});
 }
@@ -431,14 +431,14 @@ void tlb_drain(struct cpu *cpu)
         memcpy(op, q->op, n * sizeof(op[0]));
     pthread_mutex_unlock(&q->lock);
     if (n > QUEUE_OPS) {
-        tlb_flush(cpu);
+        tlb_flush_all(cpu);
         return;
     }
     for (unsigned i = 0; i < n; i++)
         apply_op(cpu, &op[i]);
 }
 
-void tlb_maintain(struct cpu *cpu, enum tlbi_kind kind, uint64_t operand, bool broadcast)
+void tlb_invalidate(struct cpu *cpu, enum tlbi_kind kind, uint64_t operand, bool broadcast)
 {
     struct tlb_op op = {
         .kind = kind,
@@ -452,7 +452,8 @@ void tlb_maintain(struct cpu *cpu, enum tlbi_kind kind, uint64_t operand, bool b
         if (cl->cpu[i] == cpu)
             continue;
         push_op(cl->cpu[i]->tlb->queue, &op);
-        cpu_kick(cl->cpu[i], PEND_TLB);
+        /* Not cpu_kick(): a sleeper is quiescent and may sleep on. */
+        atomic_fetch_or(&cl->cpu[i]->pending, PEND_TLB);
         cpu->tlb->outstanding = true;
     }
 }
