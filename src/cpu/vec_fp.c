@@ -164,7 +164,7 @@ VEC(fcvt)
     FP_LANES(name, uint64_t x = vec_get(a, from, (first) + i), fp_convert(st, from, es, x, mode))
 CONVERT(fcvtl, es - 1, imm * n, fp_round_mode(st))
 CONVERT(fcvtn, es + 1, 0, fp_round_mode(st))
-CONVERT(fcvtxn, es + 1, 0, FP_ODD)
+CONVERT(fcvtxn, es + 1, 0, FPR_ODD)
 
 VEC(fjcvtzs)
 {
