@@ -298,7 +298,7 @@ static u128 sum_mant(struct wide a, struct wide b, bool *sign)
     return y - x;
 }
 
-/* (a + b) * 2^scale, rounded.  An exact zero takes its sign from the rounding mode, but two like zeros keep it. */
+/* (a + b) * 2^scale, rounded.  An exact zero has the sign of the rounding mode, or of two zeros alike. */
 static uint64_t add_round(struct fpst *st, unsigned es, struct wide a, struct wide b, int scale)
 {
     bool swap = !a.mant || (b.mant && b.exp > a.exp);
