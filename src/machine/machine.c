@@ -13,7 +13,7 @@
 #include "dev/pl061.h"
 #include "machine/boot.h"
 #include "machine/chardevs.h"
-#include "machine/fdt.h"
+#include "machine/devtree.h"
 #include "machine/virt.h"
 
 struct machine {
@@ -32,11 +32,11 @@ struct machine {
 
 static GBytes *build_tree(const struct config *c, const struct boot_image *image, GError **err)
 {
-    const struct fdt_config f = {
+    const struct devtree_config f = {
         .smp = c->smp, .ram_size = c->ram, .model = c->cpu, .append = c->append, .dtb = c->dtb,
         .initrd_pa = image->initrd_pa, .initrd_size = image->initrd_size,
     };
-    return fdt_build(&f, err);
+    return devtree_build(&f, err);
 }
 
 /* Puts the images into RAM, as after power-on. */

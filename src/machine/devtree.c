@@ -3,7 +3,7 @@
  * node.  Left out until the board has them: PCIe (and msi-map), flash, platform-bus.  Phandle numbers differ.
  * Threads: runs before the vCPUs start.
  */
-#include "machine/fdt.h"
+#include "machine/devtree.h"
 
 #include <errno.h>
 #include <libfdt.h>
@@ -19,7 +19,7 @@ enum { IRQ_SPI = 0, IRQ_PPI = 1, IRQ_EDGE = 1, IRQ_LEVEL = 4, GIC_PPI_CPU_SHIFT 
 
 struct tree {
     void *blob;
-    const struct fdt_config *config;
+    const struct devtree_config *config;
 };
 
 /* libfdt's errors here can only mean that FDT_SPACE is too small or a name is wrong: our bug. */
@@ -305,7 +305,7 @@ static int set_seeds(void *blob, int chosen)
     return r < 0 ? r : fdt_setprop(blob, chosen, "rng-seed", seed + 8, 32);
 }
 
-static int set_chosen(void *blob, const struct fdt_config *cfg)
+static int set_chosen(void *blob, const struct devtree_config *cfg)
 {
     int r, chosen = fdt_path_offset(blob, "/chosen");
 
@@ -325,7 +325,7 @@ static int set_chosen(void *blob, const struct fdt_config *cfg)
 }
 
 /* A user's tree gets the memory of -m when it has no memory node of its own. */
-static int set_memory(void *blob, const struct fdt_config *cfg)
+static int set_memory(void *blob, const struct devtree_config *cfg)
 {
     int node = fdt_node_offset_by_prop_value(blob, -1, "device_type", "memory", sizeof "memory");
     if (node >= 0)
@@ -355,7 +355,7 @@ static bool load_user_tree(struct tree *t, const char *path, GError **err)
     return r >= 0 || tree_error(err, path, r);
 }
 
-GBytes *fdt_build(const struct fdt_config *config, GError **err)
+GBytes *devtree_build(const struct devtree_config *config, GError **err)
 {
     struct tree t = { g_malloc0(FDT_SPACE), config };
 

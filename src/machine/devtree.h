@@ -1,8 +1,8 @@
 /*
  * The device tree that describes the board to the guest.
  */
-#ifndef ARMLET_MACHINE_FDT_H
-#define ARMLET_MACHINE_FDT_H
+#ifndef ARMLET_MACHINE_DEVTREE_H
+#define ARMLET_MACHINE_DEVTREE_H
 
 #include <glib.h>
 #include <stdbool.h>
@@ -10,7 +10,7 @@
 
 #include "cpu/cpu.h"
 
-struct fdt_config {
+struct devtree_config {
     unsigned smp;
     uint64_t ram_size; /* bytes */
     const struct cpu_model *model;
@@ -20,6 +20,6 @@ struct fdt_config {
 };
 
 /* The tree, its header's size being its true size.  NULL: err says what is wrong with the user's file. */
-GBytes *fdt_build(const struct fdt_config *config, GError **err);
+GBytes *devtree_build(const struct devtree_config *config, GError **err);
 
 #endif
