@@ -3,7 +3,7 @@
  */
 #include "cpu/helpers.h"
 
-#include <sched.h>
+#include "cpu/cluster.h"
 
 /* The polynomials bit-reversed: the instructions work on reflected values (C6.2.63). */
 enum { CRC32_POLY = (int)0xedb88320, CRC32C_POLY = (int)0x82f63b78 };
@@ -30,17 +30,15 @@ uint64_t helper_crc32c(struct cpu *cpu, uint64_t a, uint64_t b, uint64_t c)
     return crc_bytes((uint32_t)a, b, 1u << c, (uint32_t)CRC32C_POLY);
 }
 
-/* A spinning guest lets another vCPU's thread run, which may be the one that it waits for. */
 uint64_t helper_yield(struct cpu *cpu)
 {
-    if (cpu->cluster->n > 1)
-        sched_yield();
+    cluster_yield(cpu);
     return 0;
 }
 
 uint64_t helper_sev(struct cpu *cpu)
 {
-    cluster_send_event(cpu->cluster);
+    cluster_sev(cpu);
     return 0;
 }
 

@@ -1,0 +1,23 @@
+/*
+ * The interpreter beside its engine interface: single instructions for debuggers, tests and other engines.
+ * On the vCPU's own thread.
+ */
+#ifndef ARMLET_CPU_INTERP_H
+#define ARMLET_CPU_INTERP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cpu;
+
+/* Execute exactly one instruction at cpu->pc, its fetch and debug checks included; cpu->pc is then the next one's. */
+void interp_step(struct cpu *cpu);
+/*
+ * Execute word as if it stood at cpu->pc, without fetch or debug checks; cpu->pc is then the next instruction's.
+ * False: it did not complete, an exception other than SVC, HVC or BRK was taken.
+ */
+bool interp_exec_word(struct cpu *cpu, uint32_t word);
+/* Forget all decoded code; cpu_free() and the engine's fini call it. */
+void interp_free(struct cpu *cpu);
+
+#endif
