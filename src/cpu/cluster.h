@@ -48,8 +48,8 @@ void cluster_wfi(struct cpu *cpu);
 /* WFE: until the event register is set, which it clears, and as WFI.  May return early; sleeps at most 100 us while an
  * exclusive monitor is armed, because stores of others are not seen. */
 void cluster_wfe(struct cpu *cpu);
-void cluster_sev(struct cpu *cpu);
-void cluster_yield(struct cpu *cpu);
+/* SEV: sets the event register of every vCPU.  Any thread. */
+void cluster_send_event(struct cluster *cl);
 /* DSB: completes the maintenance that this vCPU has broadcast, and orders memory accesses. */
 void cluster_dsb(struct cpu *cpu);
 /* Never to run again until reset (after PSCI SYSTEM_OFF and SYSTEM_RESET): leaves guest code at the next check. */
@@ -67,7 +67,8 @@ unsigned cluster_cpus_on(struct cluster *cl);
 
 /* Everything as at power-on: vCPU 0 at pc with x0, the others off.  Only while paused. */
 void cluster_reset(struct cluster *cl, uint64_t pc, uint64_t x0);
-/* The debugger let go of a vCPU that had stopped (debug_resume()).  Any thread. */
+
+/* For cpu_kick(), after it has changed cpu->pending: ends the vCPU's sleep if it sleeps.  Any thread. */
 void cluster_wake(struct cpu *cpu);
 
 #endif
