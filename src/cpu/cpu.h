@@ -219,6 +219,10 @@ void cluster_start(struct cluster *cl, uint64_t pc, uint64_t x0, bool paused);
 void cluster_pause(struct cluster *cl);
 void cluster_resume(struct cluster *cl);
 bool cluster_paused(const struct cluster *cl);
+/* All vCPUs back to the cold state, vCPU 0 to start at pc; called while paused, takes effect at the resume. */
+void cluster_reset(struct cluster *cl, uint64_t pc, uint64_t x0);
+/* The vCPU whose thread is calling, or NULL. */
+struct cpu *cpu_current(void);
 /* Ends all vCPU threads and joins them. */
 void cluster_stop(struct cluster *cl);
 

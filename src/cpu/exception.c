@@ -46,7 +46,7 @@ static void enter_el1(struct cpu *cpu, enum vector vector, uint64_t ret)
     cpu->uao = cpu->ss = cpu->il = false;
     cpu->daif = DAIF_D | DAIF_A | DAIF_I | DAIF_F;
     cpu_set_el_sp(cpu, 1, 1);
-    cpu->pc = cpu->next_pc = branch_addr(cpu, cpu->sys.vbar_el1 + from + vector);
+    cpu->next_pc = branch_addr(cpu, cpu->sys.vbar_el1 + from + vector);
 }
 
 static bool has_far(enum exc_class ec)
@@ -81,6 +81,13 @@ void cpu_undefined(struct cpu *cpu)
     cpu_take_sync(cpu, EC_UNKNOWN, 0, cpu->pc, 0);
 }
 
+static void take_interrupt(struct cpu *cpu, enum vector vector, const char *name)
+{
+    trace(INT, "cpu %u: %s at EL%u pc %#" PRIx64, cpu->index, name, cpu->el, cpu->pc);
+    enter_el1(cpu, vector, cpu->pc);
+    cpu->pc = cpu->next_pc;
+}
+
 bool cpu_take_interrupt(struct cpu *cpu)
 {
     unsigned pending = atomic_load_explicit(&cpu->pending, memory_order_acquire);
@@ -88,18 +95,15 @@ bool cpu_take_interrupt(struct cpu *cpu)
     if ((pending & PEND_SERROR) && !(cpu->daif & DAIF_A)) {
         atomic_fetch_and(&cpu->pending, ~PEND_SERROR);
         cpu->sys.esr_el1 = (uint32_t)EC_SERROR << ESR_EC_SHIFT | ESR_IL;
-        trace(INT, "cpu %u: SError at pc %#" PRIx64, cpu->index, cpu->pc);
-        enter_el1(cpu, VECTOR_SERROR, cpu->pc);
+        take_interrupt(cpu, VECTOR_SERROR, "SError");
         return true;
     }
     if ((pending & PEND_FIQ) && !(cpu->daif & DAIF_F)) {
-        trace(INT, "cpu %u: FIQ at pc %#" PRIx64, cpu->index, cpu->pc);
-        enter_el1(cpu, VECTOR_FIQ, cpu->pc);
+        take_interrupt(cpu, VECTOR_FIQ, "FIQ");
         return true;
     }
     if ((pending & PEND_IRQ) && !(cpu->daif & DAIF_I)) {
-        trace(INT, "cpu %u: IRQ at pc %#" PRIx64, cpu->index, cpu->pc);
-        enter_el1(cpu, VECTOR_IRQ, cpu->pc);
+        take_interrupt(cpu, VECTOR_IRQ, "IRQ");
         return true;
     }
     return false;

@@ -15,18 +15,18 @@
 #include "cpu/cpu.h"
 
 static const struct cpu_model models[] = {
-    { "cortex-a53", "Arm Cortex-A53 r0p4", A64_CORTEX_A53, 0x410fd034, 0x100, 0x84448004, 0x0a200023,
+    { "cortex-a53", "Arm Cortex-A53 r0p4", A64_CORTEX_A53, 0x410fd034, 0x100, 3, 0x84448004, 0x0a200023,
       { 0x700fe01a, 0x201fe00a, 0x707fe07a }, 2, false, true },
-    { "cortex-a57", "Arm Cortex-A57 r1p0", A64_CORTEX_A57, 0x411fd070, 0, 0x8444c004, 0x0a200023,
+    { "cortex-a57", "Arm Cortex-A57 r1p0", A64_CORTEX_A57, 0x411fd070, 0, 1, 0x8444c004, 0x0a200023,
       { 0x701fe00a, 0x201fe012, 0x70ffe07a }, 4, false, true },
-    { "cortex-a72", "Arm Cortex-A72 r0p3", A64_CORTEX_A72, 0x410fd083, 0, 0x8444c004, 0x0a200023,
+    { "cortex-a72", "Arm Cortex-A72 r0p3", A64_CORTEX_A72, 0x410fd083, 0, 2, 0x8444c004, 0x0a200023,
       { 0x701fe00a, 0x201fe012, 0x707fe07a }, 4, false, true },
-    { "cortex-a76", "Arm Cortex-A76 r4p1", A64_CORTEX_A76, 0x414fd0b1, 0, 0x8444c004, 0x0a200023,
+    { "cortex-a76", "Arm Cortex-A76 r4p1", A64_CORTEX_A76, 0x414fd0b1, 0, 0xb, 0x8444c004, 0x0a200023,
       { 0x701fe01a, 0x201fe01a, 0x707fe03a }, 2, true, false },
-    { "neoverse-n1", "Arm Neoverse N1 r4p1", A64_NEOVERSE_N1, 0x414fd0c1, 0, 0x8444c004, 0x0a200023,
+    { "neoverse-n1", "Arm Neoverse N1 r4p1", A64_NEOVERSE_N1, 0x414fd0c1, 0, 0xc, 0x8444c004, 0x0a200023,
       { 0x701fe01a, 0x201fe01a, 0x70ffe03a }, 5, true, false },
     /* Implementer 0 is "reserved for software use"; CTR_EL0.IDC: no DC CVAU is needed before IC IVAU. */
-    { "max", "everything that is implemented", A64_MAX, 0x000f0410, 0, 0x9444c004, 0x0a200023,
+    { "max", "everything that is implemented", A64_MAX, 0x000f0410, 0, 0, 0x9444c004, 0x0a200023,
       { 0x701fe01a, 0x201fe01a, 0x70ffe03a }, 5, true, false },
 };
 

@@ -4,6 +4,7 @@
 #ifndef ARMLET_CPU_MODEL_H
 #define ARMLET_CPU_MODEL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "isa/a64.h"
@@ -21,6 +22,7 @@ struct cpu_model {
     const char *name, *text; /* as in -cpu, and for -cpu help */
     enum a64_model column;   /* of features.def */
     uint32_t midr, revidr;
+    uint8_t pmu_id;          /* PMCR_EL0.IDCODE */
     uint32_t ctr;            /* CTR_EL0 */
     uint32_t clidr;          /* CLIDR_EL1 */
     uint32_t ccsidr[4];      /* by CSSELR_EL1: L1 data, L1 instruction, L2, none */

@@ -146,7 +146,6 @@ static bool write_contextidr(struct cpu *cpu, const struct sysreg *reg, uint64_t
     store_masked(cpu, reg, value, reg->mask);
     if (pmu_active(cpu))
         pmu_count(cpu, PMU_CID_WRITE_RETIRED);
-    cpu_refresh(cpu); /* context breakpoints */
     return true;
 }
 
@@ -469,10 +468,10 @@ static bool write_at(struct cpu *cpu, const struct sysreg *reg, uint64_t value)
 static bool write_tlbi(struct cpu *cpu, const struct sysreg *reg, uint64_t value)
 {
     static const uint8_t kinds[8] = {
-        [0] = TLBI_ALL, [1] = TLBI_VA, [2] = TLBI_ASID, [3] = TLBI_VA_ALL_ASID, [5] = TLBI_VA, [7] = TLBI_VA_ALL_ASID,
+        [0] = TLBI_ALL, [1] = TLBI_VA, [2] = TLBI_ASID, [3] = TLBI_VAA, [5] = TLBI_VA, [7] = TLBI_VAA,
     };
 
-    tlb_invalidate(cpu, kinds[key_op2(reg)], value, key_crm(reg) != 7);
+    tlb_maintain(cpu, kinds[key_op2(reg)], value, key_crm(reg) != 7);
     return true;
 }
 
@@ -481,7 +480,7 @@ static bool write_tlbi_range(struct cpu *cpu, const struct sysreg *reg, uint64_t
 {
     bool all_asids = key_op2(reg) & 2;
 
-    tlb_invalidate(cpu, all_asids ? TLBI_ALL : TLBI_ASID, value, key_crm(reg) != 6);
+    tlb_maintain(cpu, all_asids ? TLBI_ALL : TLBI_ASID, value, key_crm(reg) != 6);
     return true;
 }
 
