@@ -1,12 +1,13 @@
 /*
  * The decoder's side of decode_oracle.py.
  *     decode_dump table    one line for each instruction: name|mask|value|fields|group|feature|todo|models
- *     decode_dump words    for each hexadecimal word on stdin: name|text|text at the address 4 * line, or `-' if it
- *                          is UNDEFINED
+ *     decode_dump words    for each hexadecimal word on stdin: name|text|text at the address 4 * line, or `-'
+ *                          if it is UNDEFINED
  *     decode_dump bench    time a decode of random words, half of them known, in ns
- *     decode_dump fuzz N   N random words: the decoder agrees with the masks of the table, and texts stay in buffers of
- *                          every size (for a sanitizer build)
- * Fields is the mask of the bits that belong to fields; models is a string of 0 and 1 by enum a64_model: whether the model can execute it.
+ *     decode_dump fuzz N   N random words: the decoder agrees with the masks of the table, and texts stay in
+ *                          buffers of every size (for a sanitizer build)
+ * Fields is the mask of the bits that belong to fields; models is a string of 0 and 1 by enum a64_model:
+ * whether the model can execute it.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -33,8 +34,8 @@ static int dump_table(void)
 {
     for (unsigned op = 1; op < A64_NOPS; op++) {
         const struct a64_info *i = &a64_info[op];
-        printf("%s|%08x|%08x|%08x|%s|%s|%d|", i->name, i->mask, i->value, field_bits(i), group_names[i->group],
-               a64_feature_name(i->feature), i->todo);
+        printf("%s|%08x|%08x|%08x|%s|%s|%d|", i->name, i->mask, i->value, field_bits(i),
+               group_names[i->group], a64_feature_name(i->feature), i->todo);
         for (unsigned m = 0; m < A64_N_MODELS; m++) {
             uint64_t features[A64_FEATURE_WORDS];
             a64_model_features(m, features);
@@ -84,14 +85,16 @@ static uint32_t random_word(uint64_t *seed)
 
 static bool fuzz_word(uint32_t word, size_t size)
 {
-    char full[A64_TEXT_SIZE], *cut = malloc(size);
+    char full[A64_TEXT_SIZE], *cut = malloc(size); /* on the heap: a sanitizer sees one byte too many */
     struct a64_insn insn;
-    bool known = a64_decode(word, &insn), ok;
+    bool known = a64_decode(word, &insn), ok = true;
+    size_t len;
 
     a64_disasm(word, full, sizeof full);
     a64_disasm(word, cut, size);
-    ok = cut && strlen(cut) == (strlen(full) < size ? strlen(full) : size - 1) && !strncmp(cut, full, size - 1);
-    ok = ok && strlen(full) + 1 < sizeof full && !strchr(full, '?') && !strchr(full, '{') == !strstr(full, "{ v");
+    len = strlen(full);
+    ok = ok && strlen(cut) == (len < size ? len : size - 1) && !strncmp(cut, full, size - 1);
+    ok = ok && len + 1 < sizeof full && !strchr(full, '?') && !strchr(full, '{') == !strstr(full, "{ v");
     ok = ok && insn.op < A64_NOPS && known == (insn.op != A64_UNDEFINED);
     ok = ok && (!known || (word & a64_info[insn.op].mask) == a64_info[insn.op].value);
     if (!ok)
@@ -107,7 +110,7 @@ static int fuzz(unsigned long n)
 
     for (unsigned long i = 0; i < n && failed < 10; i++)
         failed += !fuzz_word(random_word(&seed), 1 + i % A64_TEXT_SIZE);
-    printf("%lu passed, %lu failed\n", n - failed, failed);
+    printf("%lu words\n%d passed, %d failed\n", n, !failed, !!failed);
     return failed != 0;
 }
 

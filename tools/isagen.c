@@ -8,14 +8,14 @@
  *
  * A table is lines of
  *     NAME  bits...  "template"  [if EXPR] [feat FEAT_X] [over OTHER] [todo]
- * and `@group NAME' lines, which hold for what follows; a `#' in the first column is a comment.  Bits run from
- * 31 to 0: 0 and 1 are literal, `name:width' is a field, `name:width!0' a field that is part of the match by not
- * being zero (at most one a line), `-', `(0)' and `(1)' are not looked at.  EXPR is a C
- * expression over the fields; where it is false the word is UNDEFINED.
+ * and `@group NAME' lines, which hold for what follows; a `#' in the first column is a comment.  Bits run
+ * from 31 to 0: 0 and 1 are literal, `name:width' is a field, `name:width!0' a field that is part of the match
+ * by not being 0 (one a line), `-', `(0)' and `(1)' are not looked at.  EXPR is a C expression over the fields;
+ * where it is false the word is UNDEFINED.
  *
- * Overlap rule: two lines may share an encoding only where the narrower says `over WIDER' (this is transitive).
- * Any other overlap is an error, so the order of lines means nothing.  If the narrower line has a constraint
- * that fails, the word is UNDEFINED; it does not fall through to the wider line.
+ * Overlap rule: two lines may share an encoding only where the narrower says `over WIDER' (this is
+ * transitive).  Any other overlap is an error, so the order of lines means nothing.  If the narrower line has a
+ * constraint that fails, the word is UNDEFINED; it does not fall through to the wider line.
  *
  * Host tool, one thread, stops at the first error with `file:line: message' and status 1.
  */
@@ -56,7 +56,8 @@ static const char *path;
 static const char *group;
 static int line;
 
-static void __attribute__((noreturn, format(printf, 3, 4))) die_at(const char *file, int at, const char *fmt, ...)
+static void __attribute__((noreturn, format(printf, 3, 4)))
+die_at(const char *file, int at, const char *fmt, ...)
 {
     va_list ap;
 
@@ -405,7 +406,8 @@ static void check_sizes(void)
         for (int k = 0; k < insns[i].n_fields; k++)
             size += field_bytes(&insns[i].fields[k]);
         if (size > UNION_LIMIT)
-            die_at(insns[i].path, insns[i].line, "fields of %s do not fit %d bytes", insns[i].name, UNION_LIMIT);
+            die_at(insns[i].path, insns[i].line, "fields of %s do not fit %d bytes", insns[i].name,
+                   UNION_LIMIT);
     }
 }
 
@@ -471,24 +473,32 @@ static bool constraint_uses(const struct insn *in, const char *name)
     return false;
 }
 
+static void emit_fields(const struct insn *in, int indent)
+{
+    for (int i = 0; i < in->n_fields; i++) {
+        const struct field *f = &in->fields[i];
+        printf("%*sinsn_out->u.%s.%s = insn_word >> %d & 0x%x;\n", indent, "", in->name, f->name, f->lsb,
+               (uint32_t)((1ull << f->width) - 1));
+    }
+    for (int i = 0; i < in->n_fields; i++) {
+        const char *name = in->fields[i].name;
+        if (constraint_uses(in, name))
+            printf("%*sconst uint32_t %s = insn_out->u.%s.%s;\n", indent, "", name, in->name, name);
+    }
+}
+
 static void emit_leaf(const struct insn *in, uint32_t known, int indent)
 {
     uint32_t rest = in->mask & ~known;
 
     if (in->nonzero)
-        printf("%*sif ((insn_word & 0x%08xu) == 0x%08xu && (insn_word & 0x%08xu)) {\n", indent, "", rest, in->value & rest,
-               in->nonzero);
+        printf("%*sif ((insn_word & 0x%08xu) == 0x%08xu && (insn_word & 0x%08xu)) {\n", indent, "", rest,
+               in->value & rest, in->nonzero);
     else if (rest)
         printf("%*sif ((insn_word & 0x%08xu) == 0x%08xu) {\n", indent, "", rest, in->value & rest);
     else
         printf("%*s{\n", indent, "");
-    for (int i = 0; i < in->n_fields; i++)
-        printf("%*sinsn_out->u.%s.%s = insn_word >> %d & 0x%x;\n", indent + 4, "", in->name, in->fields[i].name,
-               in->fields[i].lsb, (uint32_t)((1ull << in->fields[i].width) - 1));
-    for (int i = 0; i < in->n_fields; i++)
-        if (constraint_uses(in, in->fields[i].name))
-            printf("%*sconst uint32_t %s = insn_out->u.%s.%s;\n", indent + 4, "", in->fields[i].name, in->name,
-                   in->fields[i].name);
+    emit_fields(in, indent + 4);
     if (*in->constraint)
         printf("%*sreturn (%s) ? A64_%s : A64_UNDEFINED;\n", indent + 4, "", in->constraint, in->name);
     else

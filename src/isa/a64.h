@@ -1,5 +1,5 @@
 /*
- * The A64 instruction set as data: decoding, text and per-instruction facts, all generated from the *.isa tables.
+ * The A64 instruction set as data: decoding, text and per-instruction facts, generated from the *.isa tables.
  * Pure functions and constant tables: any thread.
  */
 #ifndef ARMLET_ISA_A64_H
@@ -51,8 +51,8 @@ struct a64_info {
 extern const struct a64_info a64_info[A64_NOPS]; /* by enum a64_op; [0] stands for UNDEFINED */
 
 /*
- * Decode one word.  False: no such encoding; insn->op is A64_UNDEFINED.  True says only that the manual knows the
- * word: whether this machine has it is a64_available().
+ * Decode one word.  False: no such encoding; insn->op is A64_UNDEFINED.  True says only that the manual knows
+ * the word: whether this machine has it is a64_available().
  */
 bool a64_decode(uint32_t word, struct a64_insn *insn);
 
@@ -68,8 +68,8 @@ static inline bool a64_available(unsigned op, const uint64_t features[A64_FEATUR
 uint32_t a64_field(unsigned op, uint32_t word, const char *name);
 
 /*
- * Assembly text of word, at most size bytes with the NUL; pc (a byte address) turns relative targets into addresses.
- * A word that is not an instruction gives ".inst 0x...".  a64_disasm() prints targets as #offset.
+ * Assembly text of word, at most size bytes with the NUL; pc (a byte address) turns relative targets into
+ * addresses.  A word that is not an instruction gives ".inst 0x...".  a64_disasm() prints targets as #offset.
  */
 void a64_disasm_at(uint32_t word, uint64_t pc, char *out, size_t size);
 void a64_disasm(uint32_t word, char *out, size_t size);
@@ -83,8 +83,8 @@ void a64_model_features(enum a64_model model, uint64_t features[A64_FEATURE_WORD
 const char *a64_feature_name(enum a64_feature feature); /* "FEAT_LSE" */
 const char *a64_feature_text(enum a64_feature feature); /* what it is, in words */
 /*
- * What the features give in an ID register; fields that no feature describes are 0, but the FP and AdvSIMD fields of
- * ID_AA64PFR0_EL1 are complete (FEAT_FP16 is 1 in both).
+ * What the features give in an ID register; fields that no feature describes are 0, but the FP and AdvSIMD
+ * fields of ID_AA64PFR0_EL1 are complete (FEAT_FP16 is 1 in both).
  */
 uint64_t a64_id_bits(enum a64_id_reg reg, const uint64_t features[A64_FEATURE_WORDS]);
 

@@ -1,7 +1,7 @@
 /*
  * features.def as functions: the feature set of a CPU model, and the ID register fields of a feature set.
- * What it leaves out: ID fields that are not features of instructions or translation (PARange, BRPs ...) belong to
- * the register's owner.  Pure: any thread.
+ * What it leaves out: ID fields that are not features of instructions or translation (PARange, BRPs ...)
+ * belong to the register's owner.  Pure: any thread.
  */
 #include "isa/a64.h"
 
@@ -11,7 +11,7 @@ static const struct feature {
     bool on[A64_N_MODELS];
 } table[A64_N_FEATURES] = {
     [FEAT_NONE] = { "FEAT_NONE", "base architecture", 0, 0, 0, { true, true, true, true, true, true } },
-#define FEATURE(name, reg, shift, value, a53, a57, a72, a76, n1, max, text)                                            \
+#define FEATURE(name, reg, shift, value, a53, a57, a72, a76, n1, max, text)                                  \
     [name] = { #name, text, reg, shift, value, { a53, a57, a72, a76, n1, max } },
 #include "isa/features.def"
 #undef FEATURE

@@ -2,8 +2,8 @@
  * Assembly text of A64 words, from the templates of the instruction tables.
  *
  * Prints the instruction of the table, not its preferred alias: `orr x0, xzr, x1', not `mov x0, x1'.  System
- * registers have the names of sysregs.def, others are s3_0_c1_c0_0.  The holes of a template are described at the heads of a64.isa and
- * a64_simd.isa; the tables at the end of this file say who prints which.
+ * registers have the names of sysregs.def, others are s3_0_c1_c0_0.  The holes of a template are described at
+ * the heads of a64.isa and a64_simd.isa; the table named[] below says who prints which.
  *
  * Pure: any thread.  Not fast: fields are found by name.
  */
@@ -159,7 +159,7 @@ static unsigned structure_log2(const struct text *t)
     return opc == 2 && (field(t, "size") & 1) ? 3 : opc;
 }
 
-/* log2 of an element's bytes for the kinds that arrangements and scalars have in common; 5 if there is none. */
+/* log2 of an element's bytes for the kinds that arrangements and scalars share; 5 if there is none. */
 static unsigned kind_log2(const struct text *t, char kind)
 {
     switch (kind) {
@@ -222,7 +222,7 @@ static void put_arrangement(struct text *t, const char *arg)
     put(t, ".%u%c", bytes >> log2, element_letter(log2));
 }
 
-/* One lane: by imm5, or of the second factor of a by-element instruction, whose number and index share h, l, m. */
+/* One lane: by imm5, or of a by-element instruction's second factor, whose number and index share h, l, m. */
 static void put_lane(struct text *t, const struct hole *h, const char *name)
 {
     unsigned log2 = kind_log2(t, h->arg[0]), n = field(t, name), index;
@@ -438,8 +438,9 @@ static void put_hint(struct text *t, const struct hole *h)
     static const char *const names[] = {
         [0] = "nop", [1] = "yield", [2] = "wfe", [3] = "wfi", [4] = "sev", [5] = "sevl", [6] = "dgh",
         [7] = "xpaclri", [8] = "pacia1716", [10] = "pacib1716", [12] = "autia1716", [14] = "autib1716",
-        [16] = "esb", [17] = "psb csync", [18] = "tsb csync", [20] = "csdb", [24] = "paciaz", [25] = "paciasp",
-        [26] = "pacibz", [27] = "pacibsp", [28] = "autiaz", [29] = "autiasp", [30] = "autibz", [31] = "autibsp",
+        [16] = "esb", [17] = "psb csync", [18] = "tsb csync", [20] = "csdb",
+        [24] = "paciaz", [25] = "paciasp", [26] = "pacibz", [27] = "pacibsp",
+        [28] = "autiaz", [29] = "autiasp", [30] = "autibz", [31] = "autibsp",
         [32] = "bti", [34] = "bti c", [36] = "bti j", [38] = "bti jc",
     };
     unsigned n = field(t, "crm") << 3 | field(t, "op2");
@@ -513,8 +514,8 @@ static const char *sysreg_name(const struct text *t, unsigned op0)
     if (op0 == 3 && (crn == 11 || crn == 15))
         return NULL;
     for (size_t i = 0; i < ARRAY_LEN(sysregs); i++)
-        if (sysregs[i].op0 == op0 && sysregs[i].op1 == op1 && sysregs[i].crn == crn && sysregs[i].crm == crm &&
-            sysregs[i].op2 == op2)
+        if (sysregs[i].op0 == op0 && sysregs[i].op1 == op1 && sysregs[i].crn == crn &&
+            sysregs[i].crm == crm && sysregs[i].op2 == op2)
             return sysregs[i].name;
     return NULL;
 }
