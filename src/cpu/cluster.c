@@ -310,8 +310,10 @@ void cluster_wfi(struct cpu *cpu)
     sleep_until(cpu->vcpu, WAKE_ANY & ~(unsigned)PEND_EVENT, UINT64_MAX);
 }
 
-void cluster_send_event(struct cluster *cl)
+void cluster_sev(struct cpu *cpu)
 {
+    struct cluster *cl = cpu->cluster;
+
     for (unsigned i = 0; i < cl->n; i++) {
         struct vcpu *vc = cl->cpu[i]->vcpu;
 
@@ -321,6 +323,12 @@ void cluster_send_event(struct cluster *cl)
             futex_wake(&vc->cpu->pending);
         }
     }
+}
+
+void cluster_yield(struct cpu *cpu)
+{
+    if (cpu->cluster->n > 1)
+        sched_yield();
 }
 
 /* Has the event register been set?  Clears it. */

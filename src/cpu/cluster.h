@@ -48,8 +48,10 @@ void cluster_wfi(struct cpu *cpu);
 /* WFE: until the event register is set, which it clears, and as WFI.  May return early; sleeps at most 100 us while an
  * exclusive monitor is armed, because stores of others are not seen. */
 void cluster_wfe(struct cpu *cpu);
-/* SEV: sets the event register of every vCPU.  Any thread. */
-void cluster_send_event(struct cluster *cl);
+/* SEV: sets the event register of every vCPU. */
+void cluster_sev(struct cpu *cpu);
+/* YIELD: a spinning guest lets another vCPU's thread run, which may be the one that it waits for. */
+void cluster_yield(struct cpu *cpu);
 /* DSB: completes the maintenance that this vCPU has broadcast, and orders memory accesses. */
 void cluster_dsb(struct cpu *cpu);
 /* Never to run again until reset (after PSCI SYSTEM_OFF and SYSTEM_RESET): leaves guest code at the next check. */

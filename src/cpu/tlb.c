@@ -396,7 +396,7 @@ static void apply_op(struct cpu *cpu, const struct tlb_op *op)
         space = tlb->main->space_of[op->asid];
         reach = drop_va(tlb, op->va >> MEM_PAGE_SHIFT, space != SPACE_NONE ? space : MAX_SPACES);
         break;
-    case TLBI_VA_ALL_ASID:
+    case TLBI_VAA:
         reach = drop_va(tlb, op->va >> MEM_PAGE_SHIFT, SPACE_NONE);
         break;
     }
@@ -438,7 +438,7 @@ void tlb_drain(struct cpu *cpu)
         apply_op(cpu, &op[i]);
 }
 
-void tlb_invalidate(struct cpu *cpu, enum tlbi_kind kind, uint64_t operand, bool broadcast)
+void tlb_maintain(struct cpu *cpu, enum tlbi_kind kind, uint64_t operand, bool broadcast)
 {
     struct tlb_op op = {
         .kind = kind,

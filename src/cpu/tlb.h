@@ -9,7 +9,7 @@
  *     has the view of EL0.
  *  3. `fast' has no notion of global pages: it is refilled from `main', which has.
  *  4. Nothing that faults is kept: a miss and a refusal both walk the tables before an exception is taken.
- *  5. Only the vCPU's own thread touches its TLB; the rest of the world queues operations (tlb_invalidate()).
+ *  5. Only the vCPU's own thread touches its TLB; the rest of the world queues operations (tlb_maintain()).
  *  6. A change of SCTLR_EL1.M or WXN, TCR_EL1 or MAIR_EL1 drops everything: stricter than the architecture asks.
  */
 #ifndef ARMLET_CPU_TLB_H
@@ -85,7 +85,7 @@ enum tlbi_kind {
     TLBI_ALL,  /* VMALLE1 */
     TLBI_ASID, /* ASIDE1: all non-global entries of the ASID */
     TLBI_VA,   /* VAE1, VALE1: the page for the ASID, and global ones */
-    TLBI_VA_ALL_ASID,  /* VAAE1, VAALE1: the page for every ASID */
+    TLBI_VAA,  /* VAAE1, VAALE1: the page for every ASID */
 };
 struct tlb_op {
     enum tlbi_kind kind;
@@ -96,7 +96,7 @@ struct tlb_op {
  * A TLBI instruction: operand is Xt (ASID in 63:48, VA[55:12] in 43:0).  Applied to this vCPU at once; broadcast: queued
  * for the others too, complete after cluster_dsb().
  */
-void tlb_invalidate(struct cpu *cpu, enum tlbi_kind kind, uint64_t operand, bool broadcast);
+void tlb_maintain(struct cpu *cpu, enum tlbi_kind kind, uint64_t operand, bool broadcast);
 /* Drop everything, this vCPU only. */
 void tlb_flush_all(struct cpu *cpu);
 /* Apply what others have queued (PEND_TLB). */
