@@ -130,6 +130,14 @@ static bool read_dczid(struct cpu *cpu, const struct sysreg *reg, uint64_t *valu
     return true;
 }
 
+/* Non-secure external debug: implemented (the registers are there) and disabled.  No Secure state. */
+static bool read_dbgauthstatus(struct cpu *cpu, const struct sysreg *reg, uint64_t *value)
+{
+    (void)cpu, (void)reg;
+    *value = 0xa;
+    return true;
+}
+
 /* --- control and translation --- */
 
 static bool write_refresh(struct cpu *cpu, const struct sysreg *reg, uint64_t value)
