@@ -58,7 +58,8 @@ LANES1_QC(sqneg, vec_sat_s(-(__int128)(S)x, BITS, &qc))
 LANES2_QC(sqdmulh, vec_sat_s(2 * (__int128)(S)x * (S)y >> BITS, BITS, &qc))
 LANES2_QC(sqrdmulh, vec_sat_s((2 * (__int128)(S)x * (S)y + ((__int128)1 << (BITS - 1))) >> BITS, BITS, &qc))
 #define RDM(op)                                                                                                        \
-    vec_sat_s((((__int128)(S)x << (BITS & 63)) op 2 * (__int128)(S)y * (S)z + ((__int128)1 << (BITS - 1))) >> BITS,    \
+    vec_sat_s(((__int128)(S)x * ((__int128)1 << BITS) op 2 * (__int128)(S)y * (S)z + ((__int128)1 << (BITS - 1)))      \
+                  >> BITS,                                                                                             \
               BITS, &qc)
 LANES3_QC(sqrdmlah, RDM(+))
 LANES3_QC(sqrdmlsh, RDM(-))

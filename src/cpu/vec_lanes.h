@@ -1,10 +1,10 @@
 /*
  * Macros that spread one lane's meaning over the four lane sizes, for cpu/vec*.c only.
  *
- * In an expression, T and S are the lane's unsigned and signed type, WT and WS those of twice the size, BITS its width;
- * x, y, z are this lane of a, b, c, as T.  Loops over all lanes of a register have constant bounds and no branches, so
- * that the compiler turns them into the host's vector instructions; lanes outside the shape are computed and cleared,
- * which is only right where they have no side effects.  Operations that touch FPSR loop over the lanes of the shape.
+ * In an expression, T and S are the lane's unsigned and signed type, BITS its width; x, y, z are this lane of a, b, c,
+ * as T.  Loops over all lanes of a register have constant bounds and no branches, so that the compiler turns them into
+ * the host's vector instructions; lanes outside the shape are computed and cleared, which is only right where they have
+ * no side effects.  Operations that touch FPSR loop over the lanes of the shape.
  */
 #ifndef ARMLET_CPU_VEC_LANES_H
 #define ARMLET_CPU_VEC_LANES_H
@@ -13,9 +13,10 @@
 #include "base/compiler.h"
 #include "cpu/vec.h"
 
+/* d is no input (isa/wops.def): without restrict every loop would check for overlap instead of being one instruction. */
 #define VEC_ARGS                                                                                                       \
-    struct cpu *cpu UNUSED, unsigned shape UNUSED, union vreg *d, const union vreg *a UNUSED,                          \
-        const union vreg *b UNUSED, const union vreg *c UNUSED, unsigned imm UNUSED
+    struct cpu *cpu UNUSED, unsigned shape UNUSED, union vreg *restrict d, const union vreg *restrict a UNUSED,        \
+        const union vreg *restrict b UNUSED, const union vreg *restrict c UNUSED, unsigned imm UNUSED
 #define VEC(name) void vec_##name(VEC_ARGS)
 
 /* Clear the lanes outside the shape. */
@@ -53,12 +54,10 @@ static inline void vec_put(union vreg *v, unsigned es, unsigned i, uint64_t n)
     }
 }
 
-#define TYPES_0 typedef uint8_t T UNUSED; typedef int8_t S UNUSED; typedef uint16_t WT UNUSED; typedef int16_t WS UNUSED;
-#define TYPES_1 typedef uint16_t T UNUSED; typedef int16_t S UNUSED; typedef uint32_t WT UNUSED; typedef int32_t WS UNUSED;
-#define TYPES_2 typedef uint32_t T UNUSED; typedef int32_t S UNUSED; typedef uint64_t WT UNUSED; typedef int64_t WS UNUSED;
-#define TYPES_3                                                                                                        \
-    typedef uint64_t T UNUSED; typedef int64_t S UNUSED;                                                               \
-    typedef unsigned __int128 WT UNUSED; typedef __int128 WS UNUSED;
+#define TYPES_0 typedef uint8_t T; typedef int8_t S UNUSED;
+#define TYPES_1 typedef uint16_t T; typedef int16_t S UNUSED;
+#define TYPES_2 typedef uint32_t T; typedef int32_t S UNUSED;
+#define TYPES_3 typedef uint64_t T; typedef int64_t S UNUSED;
 
 #define LANE_CASE(log2, load, expr, n)                                                                                 \
     case log2: {                                                                                                       \
