@@ -9,13 +9,13 @@
  * A table is lines of
  *     NAME  bits...  "template"  [if EXPR] [feat FEAT_X] [over OTHER] [todo]
  * and `@group NAME' lines, which hold for what follows; a `#' in the first column is a comment.  Bits run
- * from 31 to 0: 0 and 1 are literal, `name:width' is a field, `name:width!0' a field that is part of the match
- * by not being 0 (one a line), `-', `(0)' and `(1)' are not looked at.  EXPR is a C expression over the fields;
- * where it is false the word is UNDEFINED.
+ * from 31 to 0: 0 and 1 are literal, `name:width' is a field, `name:width!0' a field that is part of the
+ * match by not being 0 (one a line), `-', `(0)' and `(1)' are not looked at.  EXPR is a C expression over the
+ * fields; where it is false the word is UNDEFINED.
  *
  * Overlap rule: two lines may share an encoding only where the narrower says `over WIDER' (this is
- * transitive).  Any other overlap is an error, so the order of lines means nothing.  If the narrower line has a
- * constraint that fails, the word is UNDEFINED; it does not fall through to the wider line.
+ * transitive).  Any other overlap is an error, so the order of lines means nothing.  If the narrower line has
+ * a constraint that fails, the word is UNDEFINED; it does not fall through to the wider line.
  *
  * Host tool, one thread, stops at the first error with `file:line: message' and status 1.
  */
