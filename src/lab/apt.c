@@ -1,0 +1,409 @@
+/*
+ * A private apt.  See apt.h.
+ *
+ * The host's proxies and other settings hold, since apt reads /etc/apt/apt.conf.d as always; its hooks do not, since
+ * they would act on the host's state.  Packages are checked by apt against Debian's archive keys.
+ *
+ * Why `install --download-only' and not `download': only the former resumes.  So that it fetches nothing else, the
+ * private status file claims that whatever the package depends on is installed.
+ */
+#include "lab/apt.h"
+
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <glib/gstdio.h>
+
+#include "lab/cache.h"
+#include "lab/lab.h"
+#include "lab/progress.h"
+
+#define DEBIAN_MIRROR   "http://deb.debian.org/debian"
+#define SECURITY_MIRROR "http://deb.debian.org/debian-security"
+#define KEYRING         "/usr/share/keyrings/debian-archive-keyring.gpg"
+#define LISTS_AGE       (12 * 3600) /* seconds that package lists are good for */
+
+void apt_package_clear(struct apt_package *p)
+{
+    g_free(p->name);
+    g_free(p->version);
+    g_clear_pointer(&p->depends, g_ptr_array_unref);
+    *p = (struct apt_package){0};
+}
+
+/* The mirrors that the host uses for bookworm; NULL where it does not say. */
+struct mirrors {
+    char *debian, *security;
+};
+
+static void note_suite(struct mirrors *m, const char *uri, const char *suite)
+{
+    bool usable = g_str_has_prefix(uri, "http://") || g_str_has_prefix(uri, "https://") ||
+                  g_str_has_prefix(uri, "file:") || g_str_has_prefix(uri, "mirror") || g_str_has_prefix(uri, "tor");
+
+    if (!usable)
+        return;
+    if (!m->debian && !strcmp(suite, "bookworm"))
+        m->debian = g_strdup(uri);
+    if (!m->security && !strcmp(suite, "bookworm-security"))
+        m->security = g_strdup(uri);
+}
+
+/* "deb [options] URI SUITE COMPONENT..." */
+static void parse_one_line(struct mirrors *m, const char *line)
+{
+    char **words;
+    unsigned n = 1;
+
+    if (!g_regex_match_simple("^deb\\s", line, 0, 0))
+        return;
+    words = g_strsplit_set(line, " \t", -1);
+    for (bool options = false; words[n] && (!*words[n] || *words[n] == '[' || options); n++)
+        if (*words[n])
+            options = !g_str_has_suffix(words[n], "]");
+    if (words[n] && words[n + 1])
+        note_suite(m, words[n], words[n + 1]);
+    g_strfreev(words);
+}
+
+/* A stanza of the deb822 style: "Key: value" lines. */
+static void parse_stanza(struct mirrors *m, const char *stanza)
+{
+    char **lines = g_strsplit(stanza, "\n", -1);
+    const char *uris = NULL, *suites = NULL;
+    bool enabled = true;
+
+    for (char **l = lines; *l; l++) {
+        if (!g_ascii_strncasecmp(*l, "URIs:", 5))
+            uris = g_strstrip(*l + 5);
+        else if (!g_ascii_strncasecmp(*l, "Suites:", 7))
+            suites = g_strstrip(*l + 7);
+        else if (!g_ascii_strncasecmp(*l, "Enabled:", 8))
+            enabled = strcmp(g_strstrip(*l + 8), "no");
+        else
+            parse_one_line(m, *l);
+    }
+    if (uris && suites && enabled) {
+        char **u = g_strsplit_set(uris, " \t", -1), **s = g_strsplit_set(suites, " \t", -1);
+
+        for (char **name = s; u[0] && *name; name++)
+            note_suite(m, u[0], *name);
+        g_strfreev(u);
+        g_strfreev(s);
+    }
+    g_strfreev(lines);
+}
+
+char *apt_make_sources(char **texts)
+{
+    static const struct {
+        const char *suite;
+        bool security;
+    } suites[] = {{"bookworm", false}, {"bookworm-updates", false}, {"bookworm-backports", false},
+                  {"bookworm-security", true}};
+    struct mirrors m = {0};
+    GString *out = g_string_new(NULL);
+
+    for (; *texts; texts++) {
+        char **stanzas = g_strsplit(*texts, "\n\n", -1);
+
+        for (char **s = stanzas; *s; s++)
+            parse_stanza(&m, *s);
+        g_strfreev(stanzas);
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(suites); i++) {
+        const char *uri = suites[i].security ? m.security : m.debian;
+
+        if (!uri)
+            uri = suites[i].security ? SECURITY_MIRROR : DEBIAN_MIRROR;
+        g_string_append_printf(out, "deb [arch=arm64 signed-by=%s] %s %s main\n", KEYRING, uri, suites[i].suite);
+    }
+    g_free(m.debian);
+    g_free(m.security);
+    return g_string_free(out, FALSE);
+}
+
+/* The host's apt source lists, NULL-ended. */
+static char **read_host_sources(void)
+{
+    static const char folder[] = "/etc/apt/sources.list.d";
+    GPtrArray *texts = g_ptr_array_new();
+    GDir *dir = g_dir_open(folder, 0, NULL);
+    const char *name;
+    char *text;
+
+    if (g_file_get_contents("/etc/apt/sources.list", &text, NULL, NULL))
+        g_ptr_array_add(texts, text);
+    while (dir && (name = g_dir_read_name(dir))) {
+        char *path = g_build_filename(folder, name, NULL);
+
+        if ((g_str_has_suffix(name, ".list") || g_str_has_suffix(name, ".sources")) &&
+            g_file_get_contents(path, &text, NULL, NULL))
+            g_ptr_array_add(texts, text);
+        g_free(path);
+    }
+    if (dir)
+        g_dir_close(dir);
+    g_ptr_array_add(texts, NULL);
+    return (char **)g_ptr_array_free(texts, FALSE);
+}
+
+static bool write_text(const char *path, const char *text, GError **err)
+{
+    return cache_write_file(path, text, strlen(text), err);
+}
+
+static bool write_status(const GPtrArray *assumed, GError **err)
+{
+    char *path = cache_path("apt", "status", NULL);
+    GString *text = g_string_new(NULL);
+    bool ok;
+
+    for (guint i = 0; assumed && i < assumed->len; i++)
+        g_string_append_printf(text,
+                               "Package: %s\nStatus: install ok installed\nArchitecture: arm64\n"
+                               "Multi-Arch: foreign\nVersion: 9999\nMaintainer: armlet\nDescription: assumed\n\n",
+                               (char *)assumed->pdata[i]);
+    ok = write_text(path, text->str, err);
+    g_string_free(text, TRUE);
+    g_free(path);
+    return ok;
+}
+
+/* apt.conf, sources.list and the folders that apt expects. */
+static bool write_configuration(GError **err)
+{
+    char *top = cache_path("apt", NULL), *conf = cache_path("apt", "apt.conf", NULL);
+    char *list = cache_path("apt", "sources.list", NULL);
+    char *lists = cache_path("apt", "lists", "partial", NULL);
+    char *archives = cache_path("apt", "cache", "archives", "partial", NULL);
+    char **texts = read_host_sources(), *sources = apt_make_sources(texts);
+    char *text = g_strdup_printf("#clear APT::Update::Pre-Invoke;\n"
+                                 "#clear APT::Update::Post-Invoke;\n"
+                                 "#clear APT::Update::Post-Invoke-Success;\n"
+                                 "#clear APT::Architectures;\n"
+                                 "APT::Architecture \"arm64\";\n"
+                                 "APT::Architectures { \"arm64\"; };\n"
+                                 "APT::Sandbox::User \"\";\n"
+                                 "APT::Update::Error-Mode \"any\";\n"
+                                 "APT::Install-Recommends \"false\";\n"
+                                 "Acquire::Languages \"none\";\n"
+                                 "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n"
+                                 "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled \"false\";\n"
+                                 "Acquire::Retries \"2\";\n"
+                                 "Dir::State \"%s\";\n"
+                                 "Dir::State::lists \"%s/lists\";\n"
+                                 "Dir::State::status \"%s/status\";\n"
+                                 "Dir::Cache \"%s/cache\";\n"
+                                 "Dir::Etc::sourcelist \"%s\";\n"
+                                 "Dir::Etc::sourceparts \"/dev/null\";\n"
+                                 "Dir::Etc::preferences \"/dev/null\";\n"
+                                 "Dir::Etc::preferencesparts \"/dev/null\";\n"
+                                 "Dir::Log \"%s\";\n",
+                                 top, top, top, top, list, top);
+    bool ok = cache_make_folder(lists, err) && cache_make_folder(archives, err) && write_text(conf, text, err) &&
+              write_text(list, sources, err) && write_status(NULL, err);
+
+    g_strfreev(texts);
+    g_free(sources);
+    g_free(text);
+    g_free(top);
+    g_free(conf);
+    g_free(list);
+    g_free(lists);
+    g_free(archives);
+    return ok;
+}
+
+/* Run apt-get or apt-cache on the private state; `args' ends in NULL. */
+static bool run_apt(const char *program, const char *const *args, GByteArray *output, struct progress *progress,
+                    GError **err)
+{
+    char *conf = cache_path("apt", "apt.conf", NULL);
+    GPtrArray *argv = g_ptr_array_new();
+    struct cache_run run = {.output = output, .opaque = progress};
+    bool ok;
+
+    g_ptr_array_add(argv, (char *)program);
+    g_ptr_array_add(argv, (char *)"-c");
+    g_ptr_array_add(argv, conf);
+    for (; *args; args++)
+        g_ptr_array_add(argv, (char *)*args);
+    g_ptr_array_add(argv, NULL);
+    run.argv = (const char *const *)argv->pdata;
+    if (progress)
+        run.percent = (void (*)(void *, double))progress_percent;
+    ok = cache_run(&run, err);
+    g_ptr_array_free(argv, TRUE);
+    g_free(conf);
+    return ok;
+}
+
+static bool lists_are_fresh(const char *stamp)
+{
+    struct stat st;
+    time_t now = time(NULL);
+
+    return !stat(stamp, &st) && st.st_mtime <= now && now - st.st_mtime < LISTS_AGE;
+}
+
+bool apt_prepare(bool refresh, GError **err)
+{
+    static const char *const update[] = {"-q", "update", NULL};
+    char *stamp = cache_path("apt", "updated", NULL);
+    struct progress progress;
+    bool ok = true;
+
+    if (g_access(KEYRING, R_OK)) {
+        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "needs %s, from the package debian-archive-keyring", KEYRING);
+        ok = false;
+    } else if (!write_configuration(err)) {
+        ok = false;
+    } else if (refresh || !lists_are_fresh(stamp)) {
+        progress_begin(&progress, "fetching Debian's package lists");
+        ok = run_apt("apt-get", update, NULL, NULL, err);
+        progress_end(&progress, ok);
+        ok = ok && write_text(stamp, "", err);
+    }
+    g_free(stamp);
+    return ok;
+}
+
+/* The value of "Key: value" in a stanza of `apt-cache show', or NULL; g_free() it. */
+static char *field(const char *stanza, const char *key)
+{
+    char *pattern = g_strdup_printf("^%s: (.*)$", key), *value = NULL;
+    GRegex *re = g_regex_new(pattern, G_REGEX_MULTILINE, 0, NULL);
+    GMatchInfo *match;
+
+    if (g_regex_match(re, stanza, 0, &match))
+        value = g_match_info_fetch(match, 1);
+    g_match_info_free(match);
+    g_regex_unref(re);
+    g_free(pattern);
+    return value;
+}
+
+/* Add the names in a dependency field, alternatives too, without versions. */
+static void add_names(GPtrArray *names, const char *depends)
+{
+    char **items = g_strsplit_set(depends ? depends : "", ",|", -1);
+
+    for (char **i = items; *i; i++) {
+        char *name = g_strstrip(*i);
+
+        name[strcspn(name, " :(")] = '\0';
+        if (*name && !g_ptr_array_find_with_equal_func(names, name, g_str_equal, NULL))
+            g_ptr_array_add(names, g_strdup(name));
+    }
+    g_strfreev(items);
+}
+
+static void fill_package(struct apt_package *p, const char *stanza)
+{
+    char *size = field(stanza, "Size"), *installed = field(stanza, "Installed-Size");
+    char *depends = field(stanza, "Depends"), *pre = field(stanza, "Pre-Depends");
+
+    p->name = field(stanza, "Package");
+    p->version = field(stanza, "Version");
+    p->size = size ? g_ascii_strtoull(size, NULL, 10) : 0;
+    p->installed = installed ? g_ascii_strtoull(installed, NULL, 10) * 1024 : 0;
+    p->depends = g_ptr_array_new_with_free_func(g_free);
+    add_names(p->depends, depends);
+    add_names(p->depends, pre);
+    g_free(size);
+    g_free(installed);
+    g_free(depends);
+    g_free(pre);
+}
+
+bool apt_find(const char *name, const char *prefix, struct apt_package *out, GError **err)
+{
+    const char *const show[] = {"show", name, NULL};
+    GByteArray *text = g_byte_array_new();
+    char **stanzas;
+
+    *out = (struct apt_package){0};
+    if (!run_apt("apt-cache", show, text, NULL, err)) {
+        g_byte_array_unref(text);
+        return false;
+    }
+    g_byte_array_append(text, (const guint8 *)"", 1);
+    stanzas = g_strsplit((char *)text->data, "\n\n", -1);
+    /* apt-cache lists versions newest first. */
+    for (char **s = stanzas; *s && !out->name; s++) {
+        char *version = field(*s, "Version");
+
+        if (version && g_str_has_prefix(version, prefix))
+            fill_package(out, *s);
+        g_free(version);
+    }
+    g_strfreev(stanzas);
+    g_byte_array_unref(text);
+    if (out->name)
+        return true;
+    g_set_error(err, LAB_ERROR, LAB_ERROR_NOT_FOUND, "Debian 12 has no %s of version %s*", name, prefix);
+    return false;
+}
+
+/* The one .deb of the package in the private archive, whose file name has the version in apt's spelling. */
+static char *find_archive(const char *name)
+{
+    char *folder = cache_path("apt", "cache", "archives", NULL), *prefix = g_strconcat(name, "_", NULL);
+    GDir *dir = g_dir_open(folder, 0, NULL);
+    char *path = NULL;
+    const char *entry;
+
+    while (dir && !path && (entry = g_dir_read_name(dir)))
+        if (g_str_has_prefix(entry, prefix) && g_str_has_suffix(entry, ".deb"))
+            path = g_build_filename(folder, entry, NULL);
+    if (dir)
+        g_dir_close(dir);
+    g_free(folder);
+    g_free(prefix);
+    return path;
+}
+
+static bool download(const struct apt_package *p, GError **err)
+{
+    char *what = g_strdup_printf("fetching %s %s, %.1f MB", p->name, p->version, (double)p->size / 1e6);
+    char *which = g_strdup_printf("%s=%s", p->name, p->version);
+    const char *const args[] = {"-q", "-y", "--download-only", "-o", "APT::Status-Fd=3", "install", which, NULL};
+    char *old = find_archive(p->name);
+    struct progress progress;
+    bool ok;
+
+    if (old)
+        g_unlink(old); /* of another version: a whole one is deleted when it is unpacked */
+    g_free(old);
+    progress_begin(&progress, what);
+    ok = write_status(p->depends, err) && run_apt("apt-get", args, NULL, &progress, err);
+    progress_end(&progress, ok);
+    g_free(what);
+    g_free(which);
+    return ok;
+}
+
+bool apt_unpack(const struct apt_package *p, const char *into, GError **err)
+{
+    char *deb;
+    struct progress progress;
+    bool ok;
+
+    if (!cache_check_space(p->size + p->installed + (16 << 20), err) || !download(p, err))
+        return false;
+    deb = find_archive(p->name);
+    if (!deb) {
+        g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "apt-get did not leave %s in its cache", p->name);
+        return false;
+    }
+    progress_begin(&progress, "unpacking");
+    const char *const argv[] = {"dpkg-deb", "-x", deb, into, NULL};
+    ok = cache_run(&(struct cache_run){.argv = argv}, err);
+    progress_end(&progress, ok);
+    g_unlink(deb);
+    g_free(deb);
+    return ok;
+}

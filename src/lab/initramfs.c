@@ -1,0 +1,208 @@
+/*
+ * An initial file system of busybox: what is in it and how it starts.
+ *
+ * Two ways in.  /linuxrc (rdinit=/linuxrc) is busybox's init with an etc/inittab as people write them for a first root
+ * file system.  /init (the kernel's default) puts another inittab in place and then runs the same init: a shell with job
+ * control at once, a word of welcome, and everything mounted.
+ *
+ * The archive is not compressed: unpacking it would cost the guest more than the host's copy costs us.
+ * Threading: the caller's.
+ */
+#include "lab/lab.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include <glib/gstdio.h>
+
+#include "lab/applets.h"
+#include "lab/cache.h"
+#include "lab/cpio.h"
+#include "lab/modules.h"
+
+const char *const lab_virtio_modules[] = {"virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net",
+                                          "virtio_console", "virtio_rng", NULL};
+
+static const char init_script[] = "#!/bin/sh\n"
+                                  "# The kernel starts this; rdinit=/linuxrc would keep etc/inittab as it is.\n"
+                                  "export PATH=/sbin:/bin:/usr/sbin:/usr/bin\n"
+                                  "cp /etc/inittab.shell /etc/inittab\n"
+                                  "exec /sbin/init\n";
+
+/* cttyhack finds the console's real terminal and makes it the shell's, so that C-c and job control work. */
+static const char inittab_shell[] = "::sysinit:/etc/init.d/rcS\n"
+                                    "::sysinit:/bin/cat /etc/motd\n"
+                                    "::respawn:/bin/cttyhack /bin/sh -l\n"
+                                    "::ctrlaltdel:/sbin/reboot\n"
+                                    "::shutdown:/bin/umount -a -r 2>/dev/null\n";
+
+static const char inittab[] = "::sysinit:/etc/init.d/rcS\n"
+                              "::respawn:-/bin/sh\n"
+                              "::askfirst:-/bin/sh\n"
+                              "::ctrlaltdel:/bin/umount -a -r\n";
+
+static const char fstab[] = "proc /proc proc defaults 0 0\n"
+                            "tmpfs /tmp tmpfs defaults 0 0\n"
+                            "sysfs /sys sysfs defaults 0 0\n";
+
+static const char rcs[] = "#!/bin/sh\n"
+                          "export PATH=/sbin:/bin:/usr/sbin:/usr/bin\n"
+                          "mkdir -p /sys /proc /tmp\n"
+                          "mount -a\n"
+                          "# A kernel without devtmpfs gets the same from mdev.\n"
+                          "mount -t devtmpfs devtmpfs /dev 2>/dev/null || {\n"
+                          "    mount -t tmpfs tmpfs /dev\n"
+                          "    [ -e /proc/sys/kernel/hotplug ] && echo /sbin/mdev > /proc/sys/kernel/hotplug\n"
+                          "    mdev -s\n"
+                          "}\n"
+                          "mkdir -p /dev/pts\n"
+                          "mount -t devpts devpts /dev/pts\n"
+                          "hostname -F /etc/hostname\n"
+                          "if [ -f /etc/modules ]; then\n"
+                          "    while read -r m; do insmod \"$m\"; done < /etc/modules\n"
+                          "fi\n";
+
+static const char motd[] = "\nWelcome to armlet. This is busybox in memory: nothing is kept. poweroff ends it.\n\n";
+
+static const char profile[] = "export PATH=/sbin:/bin:/usr/sbin:/usr/bin HOME=/root USER=root\n"
+                              "export TERM=${TERM:-vt100}\n";
+
+static void add_text(struct cpio *c, const char *path, unsigned mode, const char *text)
+{
+    cpio_add_file(c, path, mode, text, strlen(text));
+}
+
+static void add_base(struct cpio *c)
+{
+    static const char *const folders[] = {"dev", "mnt", "proc", "root", "sys", "tmp", "var"};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(folders); i++)
+        cpio_add_folder(c, folders[i], 0755);
+    /* The kernel opens the first for init's standard streams. */
+    cpio_add_char_device(c, "dev/console", 0600, 5, 1);
+    cpio_add_char_device(c, "dev/null", 0666, 1, 3);
+    add_text(c, "init", 0755, init_script);
+    add_text(c, "etc/init.d/rcS", 0755, rcs);
+    add_text(c, "etc/inittab", 0644, inittab);
+    add_text(c, "etc/inittab.shell", 0644, inittab_shell);
+    add_text(c, "etc/fstab", 0644, fstab);
+    add_text(c, "etc/hostname", 0644, "armlet\n");
+    add_text(c, "etc/motd", 0644, motd);
+    add_text(c, "etc/profile", 0644, profile);
+    add_text(c, "etc/passwd", 0644, "root::0:0:root:/root:/bin/sh\n");
+    add_text(c, "etc/group", 0644, "root:x:0:\n");
+}
+
+static bool read_file(const char *path, char **data, gsize *size, GError **err)
+{
+    GError *why = NULL;
+
+    if (g_file_get_contents(path, data, size, &why))
+        return true;
+    g_set_error_literal(err, LAB_ERROR, LAB_ERROR_IO, why->message);
+    g_error_free(why);
+    return false;
+}
+
+static bool add_busybox(struct cpio *c, const char *path, GError **err)
+{
+    char *data, **names;
+    gsize size;
+
+    if (!read_file(path, &data, &size, err))
+        return false;
+    names = applets_find(data, size);
+    if (names) {
+        for (char **n = names; *n; n++) {
+            char *link = g_strdup_printf("%s/%s", applets_folder(*n), *n);
+
+            if (!strcmp(*n, "linuxrc"))
+                cpio_add_link(c, "linuxrc", "bin/busybox");
+            else if (strcmp(*n, "busybox"))
+                cpio_add_link(c, link, "/bin/busybox");
+            g_free(link);
+        }
+        cpio_add_file(c, "bin/busybox", 0755, data, size);
+        g_strfreev(names);
+    } else {
+        g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "%s is no busybox that we know", path);
+    }
+    g_free(data);
+    return names != NULL;
+}
+
+/* The modules, and etc/modules that rcS loads them from, in order. */
+static bool add_modules(struct cpio *c, const struct lab_initramfs *what, GError **err)
+{
+    GPtrArray *modules = modules_resolve(what->kernel->modules, what->modules, err);
+    GString *list;
+
+    if (!modules)
+        return false;
+    list = g_string_new(NULL);
+    for (guint i = 0; i < modules->len; i++) {
+        const struct module *m = modules->pdata[i];
+        char *path = g_strdup_printf("/lib/modules/%s/%s.ko", what->kernel->release, m->name);
+        gsize size;
+        const void *data = g_bytes_get_data(m->elf, &size);
+
+        cpio_add_file(c, path, 0644, data, size);
+        g_string_append_printf(list, "%s\n", path);
+        g_free(path);
+    }
+    if (list->len)
+        cpio_add_file(c, "etc/modules", 0644, list->str, list->len);
+    g_string_free(list, TRUE);
+    g_ptr_array_unref(modules);
+    return true;
+}
+
+static bool add_files(struct cpio *c, const struct lab_initramfs *what, GError **err)
+{
+    for (unsigned i = 0; i < what->nfiles; i++) {
+        const struct lab_file *f = &what->files[i];
+        struct stat st;
+        char *data;
+        gsize size;
+
+        if (!read_file(f->host, &data, &size, err))
+            return false;
+        cpio_add_file(c, f->guest, !stat(f->host, &st) && (st.st_mode & 0111) ? 0755 : 0644, data, size);
+        g_free(data);
+    }
+    return true;
+}
+
+/* Keep the archive under its hash; NULL on failure. */
+static char *store(const struct cpio *c, GError **err)
+{
+    GByteArray *archive = cpio_build(c);
+    char *hash = g_compute_checksum_for_data(G_CHECKSUM_SHA256, archive->data, archive->len);
+    char *name = g_strdup_printf("%.16s.cpio", hash), *path = cache_path("initramfs", name, NULL);
+    GStatBuf st;
+
+    if ((g_stat(path, &st) || st.st_size != archive->len) &&
+        !cache_write_file(path, archive->data, archive->len, err))
+        g_clear_pointer(&path, g_free);
+    g_free(name);
+    g_free(hash);
+    g_byte_array_unref(archive);
+    return path;
+}
+
+char *lab_initramfs_busybox(const struct lab_initramfs *what, GError **err)
+{
+    char *busybox = lab_busybox_get(err), *path = NULL;
+    struct cpio c;
+
+    if (!busybox)
+        return NULL;
+    cpio_init(&c);
+    add_base(&c);
+    if (add_busybox(&c, busybox, err) && (!what || !what->modules || add_modules(&c, what, err)) &&
+        (!what || add_files(&c, what, err)))
+        path = store(&c, err);
+    cpio_clear(&c);
+    g_free(busybox);
+    return path;
+}
