@@ -94,6 +94,11 @@ struct cluster_threads {
 
 static __thread struct vcpu *self; /* of a vCPU thread */
 
+struct cpu *cpu_current(void)
+{
+    return self ? self->cpu : NULL;
+}
+
 /* ---- host primitives ---- */
 
 static uint64_t host_ns(void)
