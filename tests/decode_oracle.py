@@ -283,7 +283,7 @@ def gas_directory():
 
 
 def gas_words(path):
-    """(word, whether gas calls it an instruction) for one .d file; none if the file is not for Armv8.0-A to v8.5-A."""
+    """(word, whether gas calls it an instruction) of one .d file; none if it is not for Armv8.0-A to v8.5-A."""
     with open(path, errors="replace") as f:
         text = f.read()
     header = " ".join(line for line in text.splitlines() if line.startswith("#"))
@@ -311,7 +311,8 @@ def part_gas(args, table, tally):
         for i, (word, exists) in enumerate(words, at):
             ours = judge.ours[i]
             if (ours is not None) != exists and not tally.known("llvm", exists, ours[0] if ours else "", word):
-                problems.append(f"{word:08x}: we say {ours and ours[1]!r}, gas {'has it' if exists else 'has it not'}")
+                gas = "has it" if exists else "has it not"
+                problems.append(f"{word:08x}: we say {ours and ours[1]!r}, gas {gas}")
             elif i in judge.wrong_text:
                 problems.append(f"{word:08x}: {judge.wrong_text[i]}")
         at += len(words)
