@@ -192,7 +192,7 @@ static bool write_configuration(GError **err)
                                  "Acquire::Languages \"none\";\n"
                                  "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n"
                                  "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled \"false\";\n"
-                                 "Acquire::Retries \"2\";\n"
+                                 "Acquire::Retries \"1\";\n"
                                  "Dir::State \"%s\";\n"
                                  "Dir::State::lists \"%s/lists\";\n"
                                  "Dir::State::status \"%s/status\";\n"

@@ -46,10 +46,15 @@ static void set_errno(GError **err, int code, const char *what, const char *path
 
 char *cache_path(const char *first, ...)
 {
-    GString *path = g_string_new(g_get_user_cache_dir());
+    /* Not g_get_user_cache_dir(), which keeps its first answer. */
+    const char *base = g_getenv("XDG_CACHE_HOME");
+    GString *path = g_string_new(NULL);
     va_list ap;
 
-    g_string_append(path, "/armlet");
+    if (base && g_path_is_absolute(base))
+        g_string_append_printf(path, "%s/armlet", base);
+    else
+        g_string_append_printf(path, "%s/.cache/armlet", g_get_home_dir());
     va_start(ap, first);
     for (const char *part = first; part; part = va_arg(ap, const char *))
         g_string_append_printf(path, "/%s", part);
@@ -211,6 +216,7 @@ static char *last_complaint(const char *text)
 
 static void set_run_error(GError **err, const char *program, const char *text)
 {
+    /* The first that occurs decides; those further down also occur in what apt says about the ones above. */
     static const struct {
         const char *sign, *advice;
         enum lab_error code;
@@ -218,6 +224,10 @@ static void set_run_error(GError **err, const char *program, const char *text)
         {"No space left on device", "the disk is full (XDG_CACHE_HOME names another place)", LAB_ERROR_SPACE},
         {"Disk quota exceeded", "the disk quota is used up (XDG_CACHE_HOME names another place)", LAB_ERROR_SPACE},
         {"enough free space", "the disk is full (XDG_CACHE_HOME names another place)", LAB_ERROR_SPACE},
+        {"404  Not Found", "the mirror does not have it", LAB_ERROR_NOT_FOUND},
+        {"not signed", "the mirror's lists do not bear Debian's signature", LAB_ERROR_FAILED},
+        {"GPG error", "the mirror's lists do not bear Debian's signature", LAB_ERROR_FAILED},
+        {"Hash Sum mismatch", "the mirror is being updated, try again in a while", LAB_ERROR_FAILED},
         {"resolving", "no network?", LAB_ERROR_NETWORK},
         {"Could not resolve", "no network?", LAB_ERROR_NETWORK},
         {"Could not connect", "no network?", LAB_ERROR_NETWORK},

@@ -21,7 +21,6 @@ void lab_kernel_clear(struct lab_kernel *k)
     g_free(k->release);
     g_free(k->version);
     g_free(k->image);
-    g_free(k->system_map);
     g_free(k->config);
     g_free(k->modules);
     *k = (struct lab_kernel){0};
@@ -49,7 +48,6 @@ static struct lab_kernel *load_kernel(const char *folder)
     g_free(info);
     if (k->series && k->release && k->version) {
         k->image = g_strdup_printf("%s/boot/vmlinuz-%s", folder, k->release);
-        k->system_map = g_strdup_printf("%s/boot/System.map-%s", folder, k->release);
         k->config = g_strdup_printf("%s/boot/config-%s", folder, k->release);
         k->modules = g_strdup_printf("%s/lib/modules/%s", folder, k->release);
     }
@@ -183,7 +181,8 @@ static bool fetch_twice(bool (*fetch)(const char *, bool, GError **), const char
     if (fetch(arg, refresh, &first))
         return true;
     if (refresh || g_error_matches(first, LAB_ERROR, LAB_ERROR_SPACE) ||
-        g_error_matches(first, LAB_ERROR, LAB_ERROR_TOOL) || g_error_matches(first, LAB_ERROR, LAB_ERROR_IO)) {
+        g_error_matches(first, LAB_ERROR, LAB_ERROR_TOOL) || g_error_matches(first, LAB_ERROR, LAB_ERROR_IO) ||
+        g_error_matches(first, LAB_ERROR, LAB_ERROR_NETWORK)) {
         g_propagate_error(err, first);
         return false;
     }

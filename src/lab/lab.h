@@ -33,9 +33,8 @@ struct lab_kernel {
     char *release;    /* as `uname -r' says it: "6.1.0-42-arm64" */
     char *version;    /* Debian's package version */
     char *image;      /* paths: the kernel as packaged, a raw Image or an EFI zboot one */
-    char *system_map; /* symbols, for naming addresses */
-    char *config;
-    char *modules; /* the folder lib/modules/RELEASE */
+    char *config;     /* no System.map: Debian ships an empty one */
+    char *modules;    /* the folder lib/modules/RELEASE */
 };
 void lab_kernel_clear(struct lab_kernel *k);
 
