@@ -225,13 +225,15 @@ static unsigned running_priority(const struct cpu_if *ci)
 static unsigned signalled(struct gicv2 *gic, unsigned cpu, unsigned *priority)
 {
     struct cpu_if *ci = &gic->cpu[cpu];
-    unsigned intid = highest_pending(gic, cpu, priority);
+    unsigned intid = highest_pending(gic, cpu, priority), running = running_priority(ci), group;
 
     if (intid == INTID_SPURIOUS || *priority >= ci->pmr)
         return INTID_SPURIOUS;
-    if (group_priority(ci, *priority, group_of(gic, cpu, intid)) >= running_priority(ci))
-        return INTID_SPURIOUS;
-    return intid;
+    if (running == IDLE_PRIORITY)
+        return intid;
+    /* Both sides are masked: the binary point may have moved since the running one was taken. */
+    group = group_of(gic, cpu, intid);
+    return group_priority(ci, *priority, group) < group_priority(ci, running, group) ? intid : INTID_SPURIOUS;
 }
 
 static void update_cpu(struct gicv2 *gic, unsigned cpu)
