@@ -15,7 +15,7 @@ static const uint64_t harmless = FIXTURE_RAM + 0x4000;
 
 static void allow_el0(struct cpu *cpu)
 {
-    cpu->sys.sctlr_el1 |= SCTLR_UCT | SCTLR_UCI | SCTLR_DZE | SCTLR_UMA;
+    cpu->sys.sctlr_el1 |= SCTLR_UCT | SCTLR_UCI | SCTLR_DZE | SCTLR_UMA | SCTLR_EnRCTX;
     cpu->sys.cntkctl_el1 = 0x303;
     cpu->sys.pmuserenr_el0 = 0xf;
     cpu->sys.cpacr_el1 = 3 << 20;

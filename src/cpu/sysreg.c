@@ -167,6 +167,8 @@ static bool write_sctlr(struct cpu *cpu, const struct sysreg *reg, uint64_t valu
         mask |= SCTLR_SPAN;
     if (cpu_has(cpu, FEAT_LSE2))
         mask |= SCTLR_nAA;
+    if (cpu_has(cpu, FEAT_SPECRES))
+        mask |= SCTLR_EnRCTX;
     store_masked(cpu, reg, value, mask);
     cpu_refresh(cpu);
     return true;
@@ -483,12 +485,23 @@ static bool write_tlbi(struct cpu *cpu, const struct sysreg *reg, uint64_t value
     return true;
 }
 
-/* Ranges are rounded up to everything of the ASID, or everything: over-invalidation is always allowed (D8.14.5). */
+/*
+ * C5.5.66: ASID 63:48, TG 47:46, SCALE 45:44, NUM 43:39, BaseADDR 36:0 in granules.  A long range invalidates
+ * everything, which is always allowed (D8.14.5).
+ */
 static bool write_tlbi_range(struct cpu *cpu, const struct sysreg *reg, uint64_t value)
 {
-    bool all_asids = key_op2(reg) & 2;
+    enum { FEW = 32 };
+    unsigned tg = value >> 46 & 3, granule = tg == 2 ? 14 : tg == 3 ? 16 : 12;
+    uint64_t pages = ((value >> 39 & 31) + 1) << (5 * (value >> 44 & 3) + 1);
+    uint64_t va = (uint64_t)bits_sext(value, 37) << granule;
+    enum tlbi_kind kind = key_op2(reg) & 2 ? TLBI_VAA : TLBI_VA;
+    bool broadcast = key_crm(reg) != 6;
 
-    tlb_maintain(cpu, all_asids ? TLBI_ALL : TLBI_ASID, value, key_crm(reg) != 6);
+    if (pages > FEW)
+        tlb_maintain(cpu, TLBI_ALL, 0, broadcast);
+    for (uint64_t i = 0; pages <= FEW && i < pages; i++, va += BIT(granule))
+        tlb_maintain(cpu, kind, (value & UINT64_C(0xffff) << 48) | bits_extract(va, 12, 44), broadcast);
     return true;
 }
 
@@ -613,6 +626,7 @@ static bool el0_allows(const struct cpu *cpu, enum sysreg_trap rule, bool write)
     case SYSREG_TRAP_UCI: return s->sctlr_el1 & SCTLR_UCI;
     case SYSREG_TRAP_DZE: return s->sctlr_el1 & SCTLR_DZE;
     case SYSREG_TRAP_UMA: return s->sctlr_el1 & SCTLR_UMA;
+    case SYSREG_TRAP_RCTX: return s->sctlr_el1 & SCTLR_EnRCTX;
     case SYSREG_TRAP_CNTFRQ:
     case SYSREG_TRAP_CNTPCT:
     case SYSREG_TRAP_CNTVCT:
