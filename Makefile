@@ -1,43 +1,55 @@
 # A thin face over Meson.  Each target first installs the Debian packages it needs (tools/packages), saying so.
+#
+#   make [build]          the program: build/armlet
+#   make run              a shell in an unmodified Debian arm64 kernel; ARGS= goes to `armlet boot'
+#   make check            all tests; ARGS="NAME..." runs some suites of tests/suites.toml
+#   make bench            speed, beside QEMU's in the same run
+#   make lint             what a tool can find fault with
+#   make install          to PREFIX (/usr/local), DESTDIR honoured
 BUILD ?= build
 WERROR ?= false
 JOBS ?= $(shell nproc)
+PREFIX ?= /usr/local
 ARGS ?=
-
-all: build
-
-deps-%:
-	@tools/deps $*
-
-$(BUILD)/build.ninja:
-	@/usr/bin/meson setup $(BUILD) -Dtests=false -Dwerror=$(WERROR) >$(BUILD).log 2>&1 || \
-	    { cat $(BUILD).log; rm -f $(BUILD).log; exit 1; }
-	@rm -f $(BUILD).log
+MESON = /usr/bin/meson
 
 build: deps-build $(BUILD)/build.ninja
-	@ninja -C $(BUILD) -j$(JOBS) --quiet
+	@ninja -C $(BUILD) -j$(JOBS) --quiet armlet
 
 run: deps-run build
 	@$(BUILD)/armlet boot $(ARGS)
 
-check: deps-check $(BUILD)/build.ninja
-	@/usr/bin/meson configure $(BUILD) -Dtests=true -Dwerror=$(WERROR)
+check: deps-check $(BUILD)/build.ninja $(BUILD)/with-tests
 	@ninja -C $(BUILD) -j$(JOBS) --quiet
 	@tools/check $(BUILD) $(ARGS)
 
 bench: deps-bench build
 	@tools/bench $(BUILD) $(ARGS)
 
-lint: deps-lint $(BUILD)/build.ninja
+lint: deps-build deps-lint $(BUILD)/build.ninja
 	@ninja -C $(BUILD) -j$(JOBS) --quiet
 	@tools/layers --self-test src
 	@tools/headers $(BUILD)
 	@tools/lint $(BUILD)
 
 install: build
-	@/usr/bin/meson install -C $(BUILD) --no-rebuild
+	@$(MESON) install -C $(BUILD) --no-rebuild
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all build run check bench lint install clean
+deps-%:
+	@tools/deps $*
+
+# Meson's own output only when it fails.  Tests need cmocka, which `make run' does not ask for.
+quietly = mkdir -p $(BUILD); { $(1); } >$(BUILD)/meson.log 2>&1 || { cat $(BUILD)/meson.log; exit 1; }
+
+$(BUILD)/build.ninja:
+	@$(call quietly,$(MESON) setup $(BUILD) --prefix=$(PREFIX) -Dtests=false -Dwerror=$(WERROR))
+
+$(BUILD)/with-tests: $(BUILD)/build.ninja
+	@$(call quietly,$(MESON) configure $(BUILD) -Dtests=true && $(MESON) setup --reconfigure $(BUILD))
+	@touch $@
+
+.NOTPARALLEL:
+.PHONY: build run check bench lint install clean
