@@ -5,9 +5,10 @@
  * byte, the data between them, however the driver cuts it (2.7.4.3).  Host errors of any kind are S_IOERR; writes are
  * complete when the host has them, and on the medium after a flush.
  *
- * Threading: requests are parsed under the board's lock, run without it, and collected on `done'; whoever finished one
- * then takes the board's lock and hands back what is there.  io_lock guards in_flight and done and is innermost, so
- * that quiesce can wait for the workers while it holds the board's lock.
+ * Threading: requests are parsed under the board's lock, run without it, and collected on `done'; a worker that finished
+ * one then takes the board's lock and hands back what is there.  io_lock guards in_flight, done and returning and is
+ * innermost, so that quiesce can wait for the workers while it holds the board's lock.  Only one worker at a time waits
+ * for the board's lock (`returning'): else quiesce could find them all waiting for it, and requests with none to run them.
  */
 #include "virtio/blk.h"
 
@@ -20,7 +21,7 @@
 #include "base/trace.h"
 #include "virtio/iov.h"
 
-enum { SECTOR = 512, WORKERS = 4, ID_BYTES = 20, MAX_SEGMENTS = 32 };
+enum { SECTOR = 512, WORKERS = 4 /* at least 2 */, ID_BYTES = 20, MAX_SEGMENTS = 32 };
 
 enum {
     F_SEG_MAX = 2,
@@ -89,6 +90,7 @@ struct virtio_blk {
     GCond idle;
     unsigned in_flight; /* handed to the pool and not yet on `done' */
     GQueue done;        /* of struct request */
+    bool returning;     /* a worker is on its way to hand_back() */
 };
 
 static struct virtio_blk *from_vdev(struct virtio_device *vdev)
@@ -222,6 +224,7 @@ static void work(gpointer item, gpointer opaque)
     struct virtio_blk *b = opaque;
     struct request *r = item;
     int error = run(b, r);
+    bool others;
 
     r->status = error == 0 ? S_OK : error == -EOPNOTSUPP ? S_UNSUPP : S_IOERR;
     trace(BLOCK, "%s: type %u sector %" PRIu64 ": %s", b->vdev.cls->name, r->type, r->sector,
@@ -230,9 +233,16 @@ static void work(gpointer item, gpointer opaque)
     g_queue_push_tail(&b->done, r);
     if (--b->in_flight == 0)
         g_cond_broadcast(&b->idle);
+    others = b->returning;
+    b->returning = true;
     g_mutex_unlock(&b->io_lock);
+    if (others)
+        return;
 
     g_mutex_lock(b->vdev.lock);
+    g_mutex_lock(&b->io_lock);
+    b->returning = false; /* before looking at `done': what comes later has a worker of its own */
+    g_mutex_unlock(&b->io_lock);
     hand_back(b);
     g_mutex_unlock(b->vdev.lock);
 }
