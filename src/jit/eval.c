@@ -244,6 +244,7 @@ void ir_eval(struct cpu *cpu, const struct ir_block *block)
     e.block = block;
     e.base = cpu->pc;
     e.done = false;
+    cpu->leave = 0;
     for (unsigned id = 0; id < block->n && !e.done; id++) {
         const struct ir *ir = &block->ir[id];
         struct value *r = &e.value[id];

@@ -15,7 +15,8 @@
 
 enum {
     RAM_BASE = 0x40000000, RAM_SIZE = 0x40000000,
-    TABLE = RAM_BASE, /* one level 1 table */
+    TABLE = RAM_BASE, /* of level 1, and one of level 2 behind it */
+    BLOCK = 2 << 20,
 };
 #define UNMAPPED UINT64_C(0x0000007000000000) /* within the 39 bits of T0SZ = 25 */
 
@@ -27,13 +28,23 @@ static uint8_t *hva(struct oracle_machine *m, uint64_t pa, size_t len)
     return span.hva;
 }
 
-/* The gigabyte of RAM mapped onto itself as normal memory, for EL0 to read, write and execute. */
+enum { AP_RW = 1 << 6, AP_RO = 3 << 6 };
+
+/* Mapped onto itself as normal memory of EL0. */
+static void map_block(uint64_t *level2, uint64_t pa, unsigned ap)
+{
+    level2[(pa - RAM_BASE) / BLOCK] = (pa & ~(uint64_t)(BLOCK - 1)) | BIT(10) | 3u << 8 | ap | 1;
+}
+
+/* Little is mapped, so that stray accesses fault and no case leaves traces for the next. */
 static void make_tables(struct oracle_machine *m)
 {
     struct sysregs *sys = &m->cpu->sys;
-    uint64_t *table = (uint64_t *)hva(m, TABLE, 4096);
+    uint64_t *table = (uint64_t *)hva(m, TABLE, 8192);
 
-    table[RAM_BASE >> 30] = RAM_BASE | BIT(10) | 3u << 8 | 1u << 6 | 1;
+    table[RAM_BASE >> 30] = (TABLE + 4096) | 3;
+    map_block(table + 512, ORACLE_MEM, AP_RW);
+    map_block(table + 512, ORACLE_CODE, AP_RO);
     sys->ttbr0_el1 = TABLE;
     sys->mair_el1 = 0xff;
     sys->tcr_el1 = 25 | 1u << 8 | 1u << 10 | 3u << 12 | BIT(23) | UINT64_C(2) << 32;
