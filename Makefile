@@ -24,6 +24,7 @@ check: deps-check $(BUILD)/build.ninja $(BUILD)/with-tests
 	@tools/check $(BUILD) $(ARGS)
 
 bench: deps-bench build
+	@ninja -C $(BUILD) -j$(JOBS) --quiet tests/lab_paths
 	@tools/bench $(BUILD) $(ARGS)
 
 lint: deps-build deps-lint $(BUILD)/build.ninja
