@@ -65,7 +65,7 @@ struct slow {
 static bool resolve(struct cpu *cpu, uint64_t va, unsigned mop, unsigned bytes, unsigned access, struct slow *s)
 {
     unsigned room = MEM_PAGE_SIZE - (unsigned)(va & ~TLB_PAGE_MASK);
-    bool unaligned = va & ((1u << (mop & MO_SIZE)) - 1), write = access != MMU_READ;
+    bool unaligned = va & ((1u << mop_element(mop)) - 1), write = access != MMU_READ;
 
     if (unaligned && ((mop & MO_ALIGN) || cpu->tlb->strict))
         return data_abort(cpu, va, FSC_ALIGNMENT, write ? ISS_WNR : 0);
@@ -90,7 +90,7 @@ static void copy_from_memory(uint8_t *buf, const uint8_t *host, unsigned size, u
 /* The size, as log2, by which memory is moved: whole elements if the piece has them, bytes next to a page boundary. */
 static unsigned move_size(unsigned mop, const struct slow *s)
 {
-    unsigned size = mop & MO_SIZE;
+    unsigned size = mop_element(mop);
 
     return s->n == 2 && s->len[0] % (1u << size) ? MO_8 : size > MO_64 ? MO_64 : size;
 }
@@ -98,7 +98,7 @@ static unsigned move_size(unsigned mop, const struct slow *s)
 /* Device accesses are naturally aligned and no larger than the element or 8 bytes. */
 static unsigned io_size(uint64_t pa, unsigned mop, unsigned left)
 {
-    unsigned size = 1u << (mop & MO_SIZE);
+    unsigned size = 1u << mop_element(mop);
 
     for (size = size > 8 ? 8 : size; size > left || pa % size; size /= 2)
         ;

@@ -3,7 +3,8 @@
  *
  * All functions that return bool: false means that an exception was taken (Data Abort, watchpoint ...; next_pc is its
  * vector) and that no result was written.  cpu->pc must be the address of the instruction.  mop is an enum mop whose
- * size is that of one element; alignment is checked by element, by the whole for exclusive and compare-and-swap pairs.
+ * size is that of one element, or with MO_LANES() of a register of them; alignment is checked by element, by the whole
+ * for exclusive and compare-and-swap pairs.
  * On the vCPU's own thread only.
  *
  * Ordering: the host is TSO, so plain loads and stores are already acquire and release; what is missing is
@@ -66,7 +67,7 @@ static ALWAYS_INLINE uint8_t *access_fast(const struct cpu *cpu, uint64_t va, un
     const struct tlb *tlb = cpu->tlb;
     const struct tlb_entry *e = &tlb->fast[tlb_index(va, TLB_FAST_BITS)];
     uint64_t tag = (va & TLB_PAGE_MASK) | (mop & MO_UNPRIV ? tlb->unpriv_tag : tlb->data_tag);
-    unsigned element = 1u << (mop & MO_SIZE);
+    unsigned element = 1u << mop_element(mop);
     bool unaligned = va & (element - 1);
 
     if (unlikely((write ? e->wtag : e->rtag) != tag))

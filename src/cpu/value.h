@@ -34,7 +34,15 @@ enum mop {
     MO_REL = 32,    /* Store-Release */
     MO_UNPRIV = 64, /* LDTR, STTR: as EL0 (unless UAO) */
     MO_ACQPC = 128, /* LDAPR */
+    MO_LANE_SHIFT = 8, /* MO_LANES() */
 };
+/* A vector access that the architecture makes element by element: 1 << es bytes are what must be aligned. */
+#define MO_LANES(es) (((unsigned)(es) + 1) << MO_LANE_SHIFT)
+/* log2 of the bytes that alignment is checked against: of one element. */
+static inline unsigned mop_element(unsigned mop)
+{
+    return mop >> MO_LANE_SHIFT ? (mop >> MO_LANE_SHIFT) - 1 : mop & MO_SIZE;
+}
 
 /* Shape of a vector operation: log2 of the lane's bytes, and how much of the register. */
 enum { SH_SCALAR = 0 << 2, SH_D = 1 << 2, SH_Q = 2 << 2, SH_ES = 3 };
