@@ -153,7 +153,7 @@ static bool eval_memory(struct eval *e, const struct ir *ir, struct value *r, bo
 {
     struct cpu *cpu = e->cpu;
     uint64_t va = val(e, ir->a), b = val(e, ir->b), *out = &r->w.d[0], *out2 = &r->w2.d[0];
-    unsigned mop = ir->k;
+    unsigned mop = ir_mop(ir);
 
     switch (ir->op) {
     case IR_load: *ok = prim_load(cpu, mop, va, out); break;

@@ -86,21 +86,21 @@ static V v_ext(CTX *c, enum ext kind, V v)
     return is_const(c, v, &n) ? v_const(c, value_ext(kind, n)) : (V){put_id(c, IR_ext, kind, v.id, 0)};
 }
 
-#define OP2(name, expr, commutes)                                                                                      \
-    static UNUSED V v_##name(CTX *c, bool sf, V a, V b)                                                                \
-    {                                                                                                                  \
-        uint64_t x, y;                                                                                                 \
-        if (is_const(c, a, &x) && is_const(c, b, &y))                                                                  \
-            return v_const(c, value_##name(sf, x, y));                                                                 \
-        return (V){put_id(c, IR_##name, sf, a.id, b.id)};                                                              \
+#define OP2(name, expr, commutes)                                                                           \
+    static UNUSED V v_##name(CTX *c, bool sf, V a, V b)                                                     \
+    {                                                                                                       \
+        uint64_t x, y;                                                                                      \
+        if (is_const(c, a, &x) && is_const(c, b, &y))                                                       \
+            return v_const(c, value_##name(sf, x, y));                                                      \
+        return (V){put_id(c, IR_##name, sf, a.id, b.id)};                                                   \
     }
-#define OP1(name, expr)                                                                                                \
-    static UNUSED V v_##name(CTX *c, bool sf, V a)                                                                     \
-    {                                                                                                                  \
-        uint64_t x;                                                                                                    \
-        if (is_const(c, a, &x))                                                                                        \
-            return v_const(c, value_##name(sf, x));                                                                    \
-        return (V){put_id(c, IR_##name, sf, a.id, 0)};                                                                 \
+#define OP1(name, expr)                                                                                     \
+    static UNUSED V v_##name(CTX *c, bool sf, V a)                                                          \
+    {                                                                                                       \
+        uint64_t x;                                                                                         \
+        if (is_const(c, a, &x))                                                                             \
+            return v_const(c, value_##name(sf, x));                                                         \
+        return (V){put_id(c, IR_##name, sf, a.id, 0)};                                                      \
     }
 #include "isa/ops.def"
 #undef OP1
@@ -191,32 +191,32 @@ static W put_wop(CTX *c, enum ir_opcode op, unsigned shape, unsigned a, unsigned
     ir->imm16 = (uint16_t)imm;
     return (W){last(c)};
 }
-#define WOP1(name, effects)                                                                                            \
+#define WOP1(name, effects)                                                                                 \
     static UNUSED W w_##name(CTX *c, unsigned shape, W a) { return put_wop(c, IR_w_##name, shape, a.id, 0, 0, 0); }
-#define WOP2(name, effects)                                                                                            \
-    static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b)                                                         \
-    {                                                                                                                  \
-        return put_wop(c, IR_w_##name, shape, a.id, b.id, 0, 0);                                                       \
+#define WOP2(name, effects)                                                                                 \
+    static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b)                                              \
+    {                                                                                                       \
+        return put_wop(c, IR_w_##name, shape, a.id, b.id, 0, 0);                                            \
     }
-#define WOP3(name, effects)                                                                                            \
-    static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b, W d)                                                    \
-    {                                                                                                                  \
-        return put_wop(c, IR_w_##name, shape, a.id, b.id, d.id, 0);                                                    \
+#define WOP3(name, effects)                                                                                 \
+    static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b, W d)                                         \
+    {                                                                                                       \
+        return put_wop(c, IR_w_##name, shape, a.id, b.id, d.id, 0);                                         \
     }
-#define WOPI1(name, effects)                                                                                           \
-    static UNUSED W w_##name(CTX *c, unsigned shape, W a, unsigned imm)                                                \
-    {                                                                                                                  \
-        return put_wop(c, IR_w_##name, shape, a.id, 0, 0, imm);                                                        \
+#define WOPI1(name, effects)                                                                                \
+    static UNUSED W w_##name(CTX *c, unsigned shape, W a, unsigned imm)                                     \
+    {                                                                                                       \
+        return put_wop(c, IR_w_##name, shape, a.id, 0, 0, imm);                                             \
     }
-#define WOPI2(name, effects)                                                                                           \
-    static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b, unsigned imm)                                           \
-    {                                                                                                                  \
-        return put_wop(c, IR_w_##name, shape, a.id, b.id, 0, imm);                                                     \
+#define WOPI2(name, effects)                                                                                \
+    static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b, unsigned imm)                                \
+    {                                                                                                       \
+        return put_wop(c, IR_w_##name, shape, a.id, b.id, 0, imm);                                          \
     }
-#define WOPI3(name, effects)                                                                                           \
-    static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b, W d, unsigned imm)                                      \
-    {                                                                                                                  \
-        return put_wop(c, IR_w_##name, shape, a.id, b.id, d.id, imm);                                                  \
+#define WOPI3(name, effects)                                                                                \
+    static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b, W d, unsigned imm)                           \
+    {                                                                                                       \
+        return put_wop(c, IR_w_##name, shape, a.id, b.id, d.id, imm);                                       \
     }
 #include "isa/wops.def"
 #undef WOP1
@@ -257,12 +257,13 @@ static bool store_pair(CTX *c, unsigned mop, V addr, V a, V b)
 }
 static UNUSED bool load_w(CTX *c, unsigned mop, V addr, W *out)
 {
-    out->id = put_id(c, IR_load_w, mop, addr.id, 0);
+    put(c, IR_load_w, mop, addr.id, 0)->x = (uint8_t)(mop >> 8);
+    out->id = last(c);
     return true;
 }
 static UNUSED bool store_w(CTX *c, unsigned mop, V addr, W w)
 {
-    put(c, IR_store_w, mop, addr.id, w.id);
+    put(c, IR_store_w, mop, addr.id, w.id)->x = (uint8_t)(mop >> 8);
     return true;
 }
 static UNUSED bool load_pair_w(CTX *c, unsigned mop, V addr, W *a, W *b)
@@ -395,40 +396,40 @@ static uint16_t put_helper(CTX *c, enum ir_opcode op, unsigned a, unsigned b, un
     ir->d = (uint16_t)g;
     return last(c);
 }
-#define HELPER0(name, effects)                                                                                         \
+#define HELPER0(name, effects)                                                                              \
     static UNUSED V h_##name(CTX *c) { return (V){put_helper(c, IR_h_##name, 0, 0, 0, 0)}; }
-#define HELPER1(name, effects)                                                                                         \
+#define HELPER1(name, effects)                                                                              \
     static UNUSED V h_##name(CTX *c, V a) { return (V){put_helper(c, IR_h_##name, a.id, 0, 0, 0)}; }
-#define HELPER2(name, effects)                                                                                         \
+#define HELPER2(name, effects)                                                                              \
     static UNUSED V h_##name(CTX *c, V a, V b) { return (V){put_helper(c, IR_h_##name, a.id, b.id, 0, 0)}; }
-#define HELPER3(name, effects)                                                                                         \
+#define HELPER3(name, effects)                                                                              \
     static UNUSED V h_##name(CTX *c, V a, V b, V d) { return (V){put_helper(c, IR_h_##name, a.id, b.id, d.id, 0)}; }
-#define HELPER4(name, effects)                                                                                         \
-    static UNUSED V h_##name(CTX *c, V a, V b, V d, V g)                                                               \
-    {                                                                                                                  \
-        return (V){put_helper(c, IR_h_##name, a.id, b.id, d.id, g.id)};                                                \
+#define HELPER4(name, effects)                                                                              \
+    static UNUSED V h_##name(CTX *c, V a, V b, V d, V g)                                                    \
+    {                                                                                                       \
+        return (V){put_helper(c, IR_h_##name, a.id, b.id, d.id, g.id)};                                     \
     }
-#define HELPERF0(name, effects)                                                                                        \
+#define HELPERF0(name, effects)                                                                             \
     static UNUSED bool h_##name(CTX *c, V *out) { return out->id = put_helper(c, IR_h_##name, 0, 0, 0, 0), true; }
-#define HELPERF1(name, effects)                                                                                        \
-    static UNUSED bool h_##name(CTX *c, V a, V *out)                                                                   \
-    {                                                                                                                  \
-        return out->id = put_helper(c, IR_h_##name, a.id, 0, 0, 0), true;                                              \
+#define HELPERF1(name, effects)                                                                             \
+    static UNUSED bool h_##name(CTX *c, V a, V *out)                                                        \
+    {                                                                                                       \
+        return out->id = put_helper(c, IR_h_##name, a.id, 0, 0, 0), true;                                   \
     }
-#define HELPERF2(name, effects)                                                                                        \
-    static UNUSED bool h_##name(CTX *c, V a, V b, V *out)                                                              \
-    {                                                                                                                  \
-        return out->id = put_helper(c, IR_h_##name, a.id, b.id, 0, 0), true;                                           \
+#define HELPERF2(name, effects)                                                                             \
+    static UNUSED bool h_##name(CTX *c, V a, V b, V *out)                                                   \
+    {                                                                                                       \
+        return out->id = put_helper(c, IR_h_##name, a.id, b.id, 0, 0), true;                                \
     }
-#define HELPERF3(name, effects)                                                                                        \
-    static UNUSED bool h_##name(CTX *c, V a, V b, V d, V *out)                                                         \
-    {                                                                                                                  \
-        return out->id = put_helper(c, IR_h_##name, a.id, b.id, d.id, 0), true;                                        \
+#define HELPERF3(name, effects)                                                                             \
+    static UNUSED bool h_##name(CTX *c, V a, V b, V d, V *out)                                              \
+    {                                                                                                       \
+        return out->id = put_helper(c, IR_h_##name, a.id, b.id, d.id, 0), true;                             \
     }
-#define HELPERF4(name, effects)                                                                                        \
-    static UNUSED bool h_##name(CTX *c, V a, V b, V d, V g, V *out)                                                    \
-    {                                                                                                                  \
-        return out->id = put_helper(c, IR_h_##name, a.id, b.id, d.id, g.id), true;                                     \
+#define HELPERF4(name, effects)                                                                             \
+    static UNUSED bool h_##name(CTX *c, V a, V b, V d, V g, V *out)                                         \
+    {                                                                                                       \
+        return out->id = put_helper(c, IR_h_##name, a.id, b.id, d.id, g.id), true;                          \
     }
 #include "isa/helpers.def"
 #undef HELPER0
