@@ -62,7 +62,8 @@ static inline struct fake_chardev *fake_chardev_new(void)
 /* What has been written since the last call is exactly s. */
 static inline bool fake_wrote(struct fake_chardev *f, const char *s)
 {
-    bool same = f->written->len == strlen(s) && !memcmp(f->written->data, s, strlen(s));
+    size_t len = strlen(s);
+    bool same = f->written->len == len && (!len || !memcmp(f->written->data, s, len));
 
     g_byte_array_set_size(f->written, 0);
     return same;

@@ -309,6 +309,9 @@ static void test_hostile_chains(void **state)
     set_desc(&drv, r.desc, 0, table, 16, D_INDIRECT, 0);
     make_available(&drv, &r, 0);
     expect_broken(&r);
+    set_desc(&drv, r.desc, 0, r.desc, 16, D_INDIRECT, 0); /* the queue's own table as an indirect one */
+    make_available(&drv, &r, 0);
+    expect_broken(&r);
     set_desc(&drv, table, 0, DATA_BASE, 4, D_WRITE | D_NEXT, 1);
     set_desc(&drv, r.desc, 0, table, 16, D_INDIRECT, 0);
     make_available(&drv, &r, 0);
@@ -351,6 +354,49 @@ static void test_hostile_rings(void **state)
             drv_write(&drv, 0x050, 0);
         }
     }
+}
+
+/* The used ring over the available ring: each answer makes the next request.  The thread must come back. */
+static void test_overlapping_rings(void **state)
+{
+    drv_negotiate(&drv, VERSION_1);
+    drv_write(&drv, 0x030, 0);
+    drv_write(&drv, 0x038, 8);
+    drv_write(&drv, 0x080, DATA_BASE);
+    drv_write(&drv, 0x090, DATA_BASE + 0x1000);
+    drv_write(&drv, 0x0a0, DATA_BASE + 0x1000);
+    drv_write(&drv, 0x044, 1);
+    drv_ok(&drv);
+    set_desc(&drv, DATA_BASE, 0, DATA_BASE + 0x2000, 4, D_WRITE, 0);
+    put16(&drv, DATA_BASE + 0x1002, 8);
+    for (unsigned i = 0; i < 20; i++) {
+        drv_write(&drv, 0x050, 0);
+        g_main_context_iteration(NULL, FALSE);
+    }
+    drv_write(&drv, 0x070, 0);
+    assert_int_equal(drv_read(&drv, 0x070), 0);
+}
+
+/* A long queue of work is done in pieces, and all of it. */
+static void test_budget(void **state)
+{
+    struct ring r;
+    unsigned n = 0;
+
+    drv_negotiate(&drv, VERSION_1);
+    r = drv_queue(&drv, 0, 8);
+    drv_ok(&drv);
+    drv.vdev->queues[0].budget = 0;
+    for (; n < 5; n++) {
+        set_desc(&drv, r.desc, n, DATA_BASE, 4, D_WRITE, 0);
+        make_available(&drv, &r, n);
+    }
+    g_mutex_lock(&drv.lock);
+    assert_null(virtq_pop(&drv.vdev->queues[0]));
+    g_mutex_unlock(&drv.lock);
+    assert_true(nothing_used(&drv, &r));
+    g_main_context_iteration(NULL, TRUE);
+    assert_int_equal(get16(&drv, r.used + 2), 5);
 }
 
 static void test_legacy_hostile(void **state)
@@ -817,7 +863,7 @@ static void test_rng_fills(void **state)
     assert_int_equal(ask(&r, 0, 4096), 4096);
     assert_memory_not_equal(mem_span(drv.mem, DATA_BASE, 4096).hva, zeros, 32);
     assert_memory_not_equal(mem_span(drv.mem, DATA_BASE + 4064, 32).hva, zeros, 32);
-    assert_int_equal(ask(&r, 0, 0x80000), 65536); /* bounded */
+    assert_int_equal(ask(&r, 0, 0x80000), 4096); /* bounded */
 }
 
 /* --- console --------------------------------------------------------------------------------------------------- */
@@ -1034,6 +1080,8 @@ int main(void)
         RNG(test_hostile_chains),
         RNG(test_indirect_not_negotiated),
         RNG(test_hostile_rings),
+        RNG(test_overlapping_rings),
+        RNG(test_budget),
         LEGACY(test_legacy_hostile),
         BLK(test_blk_read_write),
         BLK(test_blk_errors),

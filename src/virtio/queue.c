@@ -71,6 +71,7 @@ bool virtq_start(struct virtq *q)
     q->signalled_valid = false;
     q->in_flight = 0;
     q->generation++;
+    q->budget = VIRTQ_BUDGET;
     q->ready = true;
     return true;
 }
@@ -78,6 +79,7 @@ bool virtq_start(struct virtq *q)
 void virtq_stop(struct virtq *q)
 {
     q->ready = false;
+    q->deferred = false;
     q->generation++;
     q->in_flight = 0;
     q->desc = q->avail = q->used = NULL;
@@ -101,6 +103,7 @@ bool virtq_is_empty(struct virtq *q)
 struct table {
     const uint8_t *base;
     unsigned num;
+    bool indirect;
 };
 
 struct chain {
@@ -152,7 +155,7 @@ static const char *enter_indirect(struct virtq *q, struct table *t, const struct
 
     if (!virtio_has(q->vdev, VIRTIO_F_INDIRECT_DESC))
         return "indirect descriptor without the feature";
-    if (t->base != q->desc)
+    if (t->indirect)
         return "indirect descriptor in an indirect table";
     if (d->flags & DESC_NEXT)
         return "descriptor both indirect and chained";
@@ -161,14 +164,14 @@ static const char *enter_indirect(struct virtq *q, struct table *t, const struct
     s = mem_span(q->vdev->mem, d->addr, d->len);
     if (!s.hva)
         return "indirect table outside RAM";
-    *t = (struct table){s.hva, d->len / DESC_SIZE};
+    *t = (struct table){s.hva, d->len / DESC_SIZE, true};
     return NULL;
 }
 
 /* A chain longer than its table has a loop. */
 static const char *walk_chain(struct virtq *q, unsigned head, struct chain *c)
 {
-    struct table t = {q->desc, q->num};
+    struct table t = {q->desc, q->num, false};
     unsigned i = head, left = t.num;
     const char *wrong;
 
@@ -232,6 +235,11 @@ static bool find_available(struct virtq *q)
         virtio_break(q->vdev, "more requests than descriptors");
         return false;
     }
+    if (!q->budget) {
+        virtio_defer(q->vdev, q);
+        return false;
+    }
+    q->budget--;
     return true;
 }
 

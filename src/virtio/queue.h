@@ -16,7 +16,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-enum { VIRTQ_MAX_SIZE = 1024 };
+enum { VIRTQ_MAX_SIZE = 1024, VIRTQ_BUDGET = 512 };
 
 struct virtio_device;
 
@@ -38,6 +38,8 @@ struct virtq {
     bool signalled_valid;
     unsigned in_flight;     /* popped and not yet pushed */
     uint32_t generation;    /* moves when the queue starts or stops, so that late pushes are seen */
+    unsigned budget;        /* pops until the next kick; see virtio_defer() */
+    bool deferred;
 };
 
 /* One request: first out_num pieces for the device to read, then in_num for it to write. */
@@ -66,7 +68,8 @@ void virtq_stop(struct virtq *q);
 void virtq_reset(struct virtq *q);
 
 /*
- * The next request, or NULL: none, not ready, or the device is broken.  Then the driver will notify when it adds one.
+ * The next request, or NULL: none, not ready, or the device is broken.  Then the device's notify will be called when
+ * there is one; also after VIRTQ_BUDGET pops in a row, so that no driver can keep a thread here for ever.
  * The caller owns the element and gives it to virtq_push(), or to virtq_drop() when the queue has been stopped.
  */
 struct virtq_elem *virtq_pop(struct virtq *q);

@@ -12,7 +12,7 @@
 #include "base/compiler.h"
 
 /* What one request gets at most: a guest that asks for all its RAM shall not stop the board meanwhile. */
-#define MAX_REQUEST 65536
+#define MAX_REQUEST 4096
 
 struct virtio_rng {
     struct virtio_device vdev;

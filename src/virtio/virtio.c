@@ -35,8 +35,18 @@ void virtio_add_queue(struct virtio_device *vdev, uint16_t num_max)
     vdev->num_queues++;
 }
 
+static void end_resume(struct virtio_device *vdev)
+{
+    if (!vdev->resume)
+        return;
+    g_source_destroy(vdev->resume);
+    g_source_unref(vdev->resume);
+    vdev->resume = NULL;
+}
+
 void virtio_cleanup(struct virtio_device *vdev)
 {
+    end_resume(vdev);
     g_free(vdev->queues);
     g_free(vdev->id);
 }
@@ -163,8 +173,38 @@ void virtio_kick(struct virtio_device *vdev, uint32_t index)
 {
     struct virtq *q = virtio_queue(vdev, index);
 
-    if (q && q->ready && virtio_is_running(vdev))
-        vdev->cls->notify(vdev, q);
+    if (!q || !q->ready || !virtio_is_running(vdev))
+        return;
+    q->budget = VIRTQ_BUDGET;
+    vdev->cls->notify(vdev, q);
+}
+
+static gboolean handle_resume(gpointer opaque)
+{
+    struct virtio_device *vdev = opaque;
+
+    g_mutex_lock(vdev->lock);
+    if (!g_source_is_destroyed(g_main_current_source())) {
+        end_resume(vdev);
+        for (unsigned i = 0; i < vdev->num_queues; i++) {
+            if (!vdev->queues[i].deferred)
+                continue;
+            vdev->queues[i].deferred = false;
+            virtio_kick(vdev, i);
+        }
+    }
+    g_mutex_unlock(vdev->lock);
+    return G_SOURCE_REMOVE;
+}
+
+void virtio_defer(struct virtio_device *vdev, struct virtq *q)
+{
+    q->deferred = true;
+    if (vdev->resume)
+        return;
+    vdev->resume = g_idle_source_new();
+    g_source_set_callback(vdev->resume, handle_resume, vdev, NULL);
+    g_source_attach(vdev->resume, NULL);
 }
 
 void virtio_stop_queue(struct virtio_device *vdev, struct virtq *q)

@@ -86,6 +86,7 @@ struct virtio_device {
     unsigned config_len;
     unsigned num_queues;
     struct virtq *queues;
+    GSource *resume; /* for deferred queues; or NULL */
 };
 
 /* For the devices' own use. config_len at most VIRTIO_MAX_CONFIG. */
@@ -110,6 +111,12 @@ void virtio_config_changed(struct virtio_device *vdev);
 
 /* The driver broke a rule: nothing moves until it resets the device. */
 void virtio_break(struct virtio_device *vdev, const char *why);
+
+/*
+ * Has q's notify called soon, from the main loop.  A driver on another vCPU may refill a queue as fast as it is emptied,
+ * and a hostile one may lay its rings over each other, so that each answer is a new request.
+ */
+void virtio_defer(struct virtio_device *vdev, struct virtq *q);
 
 /* For transports. */
 void virtio_reset(struct virtio_device *vdev);

@@ -1,0 +1,424 @@
+/*
+ * Random register and queue traffic on every device: nothing may crash, hang, or break an invariant.
+ *
+ *   fuzz_dev [SEED [STEPS]]
+ *
+ * The same seed gives the same traffic (but for when a worker thread of the block device finishes).  Most values are
+ * half sensible, so that state machines are entered and not only knocked at.  To be built with sanitizers too
+ * (-Db_sanitize=address,undefined).  Prints one line `N passed, M failed' of invariant checks.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "dev/fw_cfg.h"
+#include "dev/gicv2.h"
+#include "dev/gicv2m.h"
+#include "dev/pl011.h"
+#include "dev/pl031.h"
+#include "dev/pl061.h"
+#include "fake_chardev.h"
+#include "virtio/blk.h"
+#include "virtio/console.h"
+#include "virtio/mmio.h"
+#include "virtio/rng.h"
+
+enum { RAM_BASE = 0x40000000, RAM_SIZE = 0x100000, RINGS = 0x10000, CPUS = 4, MAX_DEVICES = 16, DISK_SIZE = 1 << 20 };
+
+static GMutex lock;
+static struct mem *mem;
+static struct gicv2 *gic;
+static struct device *devices[MAX_DEVICES];
+static unsigned num_devices, first_virtio, cpu;
+static struct fake_chardev *chars[3];
+static bool irq[CPUS];
+static uint64_t rng_state;
+static unsigned passed, failed;
+
+static uint64_t rnd(void)
+{
+    rng_state ^= rng_state << 13;
+    rng_state ^= rng_state >> 7;
+    rng_state ^= rng_state << 17;
+    return rng_state;
+}
+
+static unsigned below(unsigned n)
+{
+    return (unsigned)(rnd() >> 33) % n;
+}
+
+static void check(bool ok, const char *what, uint64_t step)
+{
+    if (ok) {
+        passed++;
+        return;
+    }
+    if (failed++ < 10)
+        fprintf(stderr, "step %" PRIu64 ": %s\n", step, what);
+}
+
+static unsigned current_cpu(void)
+{
+    return cpu;
+}
+
+static void see_irq(void *opaque, unsigned n, bool level)
+{
+    ((bool *)opaque)[n] = level;
+}
+
+/* --- the board ------------------------------------------------------------------------------------------------- */
+
+static struct device *add(struct device *d, unsigned spi)
+{
+    d->irq = gicv2_spi(gic, spi);
+    devices[num_devices++] = d;
+    return d;
+}
+
+static struct virtio_device *new_blk(bool snapshot)
+{
+    char path[] = "/tmp/armlet-fuzz-XXXXXX", *why = NULL;
+    int fd = mkstemp(path);
+    struct disk_options o = {.path = path, .snapshot = snapshot, .unmap = true, .cache = DISK_UNSAFE};
+    struct virtio_blk_options b = {.serial = "fuzz", .num_queues = 2, .queue_size = 16};
+
+    if (fd < 0 || ftruncate(fd, DISK_SIZE) < 0 || disk_open(&b.disk, &o, &why) < 0) {
+        fprintf(stderr, "%s: %s\n", path, why ? why : "cannot be made");
+        exit(1);
+    }
+    unlink(path);
+    close(fd);
+    return virtio_blk_new(&lock, mem, &b);
+}
+
+static struct virtio_device *new_serial(void)
+{
+    struct virtio_device *vdev = virtio_serial_new(&lock, mem, 4);
+
+    virtio_serial_add_port(vdev, &(struct virtio_port_options){true, NULL, &chars[1]->chr, -1});
+    virtio_serial_add_port(vdev, &(struct virtio_port_options){false, "fuzz", &chars[2]->chr, -1});
+    return vdev;
+}
+
+static void build(void)
+{
+    static const struct virtio_rng_options limited = {.max_bytes = 1000, .period_ms = 1};
+    struct irq_line msi[64];
+
+    mem = mem_new(RAM_BASE, RAM_SIZE);
+    gic = gicv2_new(CPUS, 288, current_cpu);
+    for (unsigned c = 0; c < CPUS; c++)
+        gicv2_connect(gic, c, (struct irq_line){see_irq, irq, c}, (struct irq_line){NULL, NULL, 0});
+    devices[num_devices++] = gicv2_device(gic);
+    for (unsigned i = 0; i < 64; i++)
+        msi[i] = gicv2_spi(gic, 48 + i);
+    for (unsigned i = 0; i < 3; i++)
+        chars[i] = fake_chardev_new();
+    devices[num_devices++] = gicv2m_new(&lock, 80, 64, msi);
+    add(pl011_new(&lock, &chars[0]->chr), 1);
+    add(pl031_new(&lock, NULL), 2);
+    add(pl061_new(&lock), 7);
+    devices[num_devices++] = fw_cfg_new(&lock, mem);
+    first_virtio = num_devices;
+    for (unsigned i = 0; i < 6; i++)
+        add(virtio_mmio_new(&lock, i & 1), 16 + i);
+    virtio_mmio_attach(devices[first_virtio], new_blk(true));
+    virtio_mmio_attach(devices[first_virtio + 1], new_blk(false));
+    virtio_mmio_attach(devices[first_virtio + 2], virtio_rng_new(&lock, mem, NULL));
+    virtio_mmio_attach(devices[first_virtio + 3], virtio_rng_new(&lock, mem, &limited));
+    virtio_mmio_attach(devices[first_virtio + 4], new_serial());
+}
+
+static void tear_down(void)
+{
+    for (unsigned i = num_devices; i-- > 0;)
+        dev_free(devices[i]);
+    while (g_main_context_iteration(NULL, FALSE))
+        ;
+    for (unsigned i = 0; i < 3; i++)
+        chardev_free(&chars[i]->chr);
+    mem_free(mem);
+}
+
+/* --- traffic --------------------------------------------------------------------------------------------------- */
+
+static uint64_t value(void)
+{
+    switch (below(8)) {
+    case 0:
+        return rnd();
+    case 1:
+        return UINT64_MAX;
+    case 2:
+        return RAM_BASE + below(RAM_SIZE);
+    case 3:
+        return RAM_BASE / 4096 + below(RAM_SIZE / 4096);
+    case 4:
+        return UINT64_C(1) << below(33);
+    default:
+        return below(16);
+    }
+}
+
+static uint64_t touch(const struct mem_region *r, uint64_t off, uint64_t v, unsigned size, bool writing)
+{
+    uint64_t got = 0;
+
+    if (r->lock)
+        g_mutex_lock(r->lock);
+    if (writing)
+        r->ops->write(r->dev, off, v & (UINT64_MAX >> (64 - 8 * size)), size);
+    else
+        got = r->ops->read(r->dev, off, size);
+    if (r->lock)
+        g_mutex_unlock(r->lock);
+    return got;
+}
+
+static void wr32(const struct mem_region *r, uint64_t off, uint64_t v)
+{
+    touch(r, off, v, 4, true);
+}
+
+static void random_access(const struct mem_region *r, const struct device_class *cls)
+{
+    unsigned min = r->ops->min_size ? r->ops->min_size : 1, max = r->ops->max_size ? r->ops->max_size : 8;
+    unsigned size = max > 4 ? 4 : max;
+    uint64_t off;
+
+    while (below(4) == 0 && size > min)
+        size /= 2;
+    if (cls && below(4))
+        off = cls->reg_list[below(cls->reg_count)].off;
+    else
+        off = below((unsigned)r->size);
+    off -= off % size;
+    touch(r, off, value(), size, below(3));
+}
+
+static void store16(uint64_t pa, uint16_t v)
+{
+    struct span s = mem_span(mem, pa & ~UINT64_C(1), 2);
+
+    if (s.hva)
+        __atomic_store_n((uint16_t *)s.hva, v, __ATOMIC_RELAXED);
+}
+
+/* A descriptor that is right more often than not. */
+static void write_desc(uint64_t table, unsigned i, unsigned n)
+{
+    struct {
+        uint64_t addr;
+        uint32_t len;
+        uint16_t flags, next;
+    } d = {RAM_BASE + RINGS * 8 + below(RAM_SIZE - RINGS * 8), below(4) ? below(4096) & ~511u : below(64),
+           (uint16_t)(below(3) == 0) | (uint16_t)(below(2) << 1), (uint16_t)((i + 1) % n)};
+
+    if (below(100) == 0)
+        d.flags = (uint16_t)rnd();
+    if (below(100) == 0)
+        d.next = (uint16_t)rnd();
+    if (below(200) == 0)
+        d.addr = rnd();
+    if (below(200) == 0)
+        d.len = (uint32_t)rnd();
+    if (below(20) == 0) { /* indirect, sometimes in itself */
+        d.flags = 4;
+        d.addr = table;
+        d.len = 16 * (1 + below(n));
+    }
+    mem_write(mem, table + 16 * i, &d, sizeof(d));
+}
+
+/* A request that the block device understands, in descriptors 0 to 2 of the table. */
+static void write_blk_request(uint64_t table)
+{
+    static const uint32_t types[] = {0, 1, 4, 8, 11, 13, 99};
+    uint64_t base = RAM_BASE + RINGS * 8 + below(64) * 0x2000;
+    uint32_t header[8] = {types[below(7)], 0, below(DISK_SIZE / 512 + 8), 0, below(DISK_SIZE / 512), 0, below(16), 0};
+    bool reads = header[0] == 0 || header[0] == 8;
+    struct {
+        uint64_t addr;
+        uint32_t len;
+        uint16_t flags, next;
+    } d[3] = {{base, 16, 1, 1}, {base + 16, below(4) ? 512 * below(9) : 16, (uint16_t)(reads ? 3 : 1), 2},
+              {base + 0x1ff0, 1, 2, 0}};
+
+    mem_write(mem, base, header, sizeof(header));
+    mem_write(mem, table, d, sizeof(d));
+}
+
+/* Rings of queue q of frame f: one 64 KiB area a frame, 8 KiB a queue. */
+static void set_up_queue(unsigned f, unsigned q)
+{
+    const struct mem_region *r = &devices[first_virtio + f]->regs;
+    uint64_t base = RAM_BASE + f * RINGS + q * 0x2000;
+
+    wr32(r, 0x030, q);
+    wr32(r, 0x038, 1u << below(6));
+    wr32(r, 0x03c, 4096);
+    wr32(r, 0x040, base / 4096);
+    for (unsigned i = 0; i < 3; i++) {
+        wr32(r, 0x080 + 0x10 * i, base + 0x800 * i);
+        wr32(r, 0x084 + 0x10 * i, 0);
+    }
+    wr32(r, 0x044, 1);
+}
+
+static void set_up_device(unsigned f)
+{
+    const struct mem_region *r = &devices[first_virtio + f]->regs;
+    uint32_t offered[2];
+
+    wr32(r, 0x070, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        wr32(r, 0x014, i);
+        offered[i] = (uint32_t)touch(r, 0x010, 0, 4, false);
+    }
+    wr32(r, 0x070, 3);
+    wr32(r, 0x024, 0);
+    wr32(r, 0x020, below(2) ? offered[0] : offered[0] & (uint32_t)rnd());
+    wr32(r, 0x024, 1);
+    wr32(r, 0x020, offered[1]);
+    wr32(r, 0x028, 4096);
+    wr32(r, 0x070, 11);
+    for (unsigned q = 0; q < 6; q++)
+        set_up_queue(f, q);
+    wr32(r, 0x070, 15);
+}
+
+static void queue_traffic(unsigned f)
+{
+    const struct mem_region *r = &devices[first_virtio + f]->regs;
+    struct virtio_device *vdev = virtio_mmio_vdev(devices[first_virtio + f]);
+    struct virtq *vq = vdev ? virtio_queue(vdev, below(6)) : NULL;
+    unsigned n, new;
+
+    if (vdev && (vdev->broken || !(vdev->status & VIRTIO_DRIVER_OK)) && below(4) == 0)
+        set_up_device(f);
+    if (!vq || !vq->ready)
+        return;
+    n = vq->num;
+    new = below(4);
+    for (unsigned i = 0; i < new; i++) {
+        unsigned head = below(n);
+
+        if (f < 2 && n > 2 && below(4)) {
+            write_blk_request(vq->desc_pa);
+            head = 0;
+        } else {
+            for (unsigned k = below(6); k > 0; k--)
+                write_desc(vq->desc_pa, below(n), n);
+        }
+        store16(vq->avail_pa + 4 + 2 * ((vq->last_avail + i) % n), (uint16_t)(below(200) ? head : rnd()));
+    }
+    store16(vq->avail_pa, (uint16_t)below(2));
+    store16(vq->avail_pa + 2, (uint16_t)(below(300) ? vq->last_avail + new : rnd()));
+    wr32(r, 0x050, below(10) ? vq->index : below(100));
+    if (below(4) == 0)
+        wr32(r, 0x064, 3);
+}
+
+static void character_traffic(void)
+{
+    static const uint8_t text[64] = "some input";
+    struct fake_chardev *f = chars[below(3)];
+    size_t n = chardev_can_receive(&f->chr);
+
+    chardev_receive(&f->chr, text, n < sizeof(text) ? n : sizeof(text));
+    if (below(4) == 0)
+        chardev_send_event(&f->chr, (enum chardev_event)below(3));
+    f->room = below(3) ? 65536 : below(10);
+    chardev_writable(&f->chr);
+    g_byte_array_set_size(f->written, 0);
+}
+
+static void interrupt_traffic(void)
+{
+    struct irq_line line = below(2) ? gicv2_spi(gic, below(64)) : gicv2_ppi(gic, below(CPUS), below(16));
+
+    irq_set(&line, below(2));
+    random_access(gicv2_cpu_region(gic), NULL);
+    pl061_set_input(devices[4], below(8), below(2));
+}
+
+/* The line of a CPU is high if and only if an acknowledge gives an interrupt (or 1022: one for GICC_AIAR). */
+static void check_gic(uint64_t step)
+{
+    const struct mem_region *r = gicv2_cpu_region(gic);
+    bool high;
+    uint32_t id;
+
+    cpu = below(CPUS);
+    touch(r, 0x00, touch(r, 0x00, 0, 4, false) & ~UINT64_C(8), 4, true); /* no FIQs */
+    high = irq[cpu];
+    id = (uint32_t)touch(r, 0x0c, 0, 4, false) & 0x3ff;
+    check(high == (id != 1023), "IRQ line and GICC_IAR disagree", step);
+    if (id < 1020)
+        touch(r, 0x10, id, 4, true);
+}
+
+/* A device that was broken works again after a reset. */
+static void check_recovery(uint64_t step)
+{
+    const struct mem_region *r = &devices[first_virtio + 2 * below(2)]->regs; /* the modern ones that have workers or none */
+
+    wr32(r, 0x070, 0);
+    check(touch(r, 0x070, 0, 4, false) == 0, "status after a reset", step);
+    check(touch(r, 0x060, 0, 4, false) == 0, "interrupt after a reset", step);
+    wr32(r, 0x030, 0);
+    check(touch(r, 0x044, 0, 4, false) == 0, "queue ready after a reset", step);
+}
+
+static void take_step(uint64_t step)
+{
+    cpu = below(CPUS);
+    switch (below(16)) {
+    case 0:
+    case 1: {
+        struct device *d = devices[below(num_devices)];
+
+        random_access(&d->regs, d->cls);
+        break;
+    }
+    case 2:
+        set_up_device(below(6));
+        break;
+    case 3:
+        character_traffic();
+        break;
+    case 4:
+    case 5:
+        interrupt_traffic();
+        break;
+    case 6:
+        check_gic(step);
+        break;
+    case 7:
+        if (below(16) == 0)
+            check_recovery(step);
+        else if (below(200) == 0)
+            dev_reset(devices[below(num_devices)]);
+        else
+            g_main_context_iteration(NULL, FALSE);
+        break;
+    default:
+        queue_traffic(below(6));
+    }
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1, steps = argc > 2 ? strtoull(argv[2], NULL, 0) : 1000000;
+
+    rng_state = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
+    build();
+    for (uint64_t i = 0; i < steps; i++)
+        take_step(i);
+    tear_down();
+    printf("%u passed, %u failed\n", passed, failed);
+    return failed || !passed;
+}
