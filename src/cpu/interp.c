@@ -39,17 +39,17 @@ static ALWAYS_INLINE V v_pc(CTX *c, int64_t off) { return (V){c->pc + (uint64_t)
 static ALWAYS_INLINE V get_x(CTX *c, unsigned n) { return (V){c->x[n]}; }
 static ALWAYS_INLINE void set_x(CTX *c, unsigned n, V v) { c->x[n] = v.n; }
 
-#define OP2(name, expr, commutes)                                                                                      \
-    static ALWAYS_INLINE UNUSED V v_##name(CTX *c, bool sf, V a, V b)                                                  \
-    {                                                                                                                  \
-        (void)c;                                                                                                       \
-        return (V){value_##name(sf, a.n, b.n)};                                                                        \
+#define OP2(name, expr, commutes)                                                                           \
+    static ALWAYS_INLINE UNUSED V v_##name(CTX *c, bool sf, V a, V b)                                       \
+    {                                                                                                       \
+        (void)c;                                                                                            \
+        return (V){value_##name(sf, a.n, b.n)};                                                             \
     }
-#define OP1(name, expr)                                                                                                \
-    static ALWAYS_INLINE UNUSED V v_##name(CTX *c, bool sf, V a)                                                       \
-    {                                                                                                                  \
-        (void)c;                                                                                                       \
-        return (V){value_##name(sf, a.n)};                                                                             \
+#define OP1(name, expr)                                                                                     \
+    static ALWAYS_INLINE UNUSED V v_##name(CTX *c, bool sf, V a)                                            \
+    {                                                                                                       \
+        (void)c;                                                                                            \
+        return (V){value_##name(sf, a.n)};                                                                  \
     }
 #include "isa/ops.def"
 #undef OP1
@@ -125,21 +125,21 @@ static ALWAYS_INLINE UNUSED W w_dup_lane(CTX *c, unsigned shape, W w, unsigned i
     return w_dup(c, shape, v_lane(c, shape_es(shape), w, idx));
 }
 
-#define VEC_CALL(name, b, d, imm)                                                                                      \
-    W r;                                                                                                               \
-    vec_##name(c, shape, &r.r, &a.r, b, d, imm);                                                                       \
+#define VEC_CALL(name, b, d, imm)                                                                           \
+    W r;                                                                                                    \
+    vec_##name(c, shape, &r.r, &a.r, b, d, imm);                                                            \
     return r
-#define WOP1(name, effects)                                                                                            \
+#define WOP1(name, effects)                                                                                 \
     static UNUSED W w_##name(CTX *c, unsigned shape, W a) { VEC_CALL(name, NULL, NULL, 0); }
-#define WOP2(name, effects)                                                                                            \
+#define WOP2(name, effects)                                                                                 \
     static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b) { VEC_CALL(name, &b.r, NULL, 0); }
-#define WOP3(name, effects)                                                                                            \
+#define WOP3(name, effects)                                                                                 \
     static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b, W d) { VEC_CALL(name, &b.r, &d.r, 0); }
-#define WOPI1(name, effects)                                                                                           \
+#define WOPI1(name, effects)                                                                                \
     static UNUSED W w_##name(CTX *c, unsigned shape, W a, unsigned imm) { VEC_CALL(name, NULL, NULL, imm); }
-#define WOPI2(name, effects)                                                                                           \
+#define WOPI2(name, effects)                                                                                \
     static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b, unsigned imm) { VEC_CALL(name, &b.r, NULL, imm); }
-#define WOPI3(name, effects)                                                                                           \
+#define WOPI3(name, effects)                                                                                \
     static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b, W d, unsigned imm) { VEC_CALL(name, &b.r, &d.r, imm); }
 #include "isa/wops.def"
 #undef WOP1
@@ -238,34 +238,34 @@ static ALWAYS_INLINE bool fp_check(CTX *c) { return likely(c->fp_enabled) || pri
 
 /* helpers */
 
-#define HELPER0(name, e)                                                                                               \
+#define HELPER0(name, e)                                                                                    \
     static UNUSED V h_##name(CTX *c) { return (V){helper_##name(c)}; }
-#define HELPER1(name, e)                                                                                               \
+#define HELPER1(name, e)                                                                                    \
     static UNUSED V h_##name(CTX *c, V a) { return (V){helper_##name(c, a.n)}; }
-#define HELPER2(name, e)                                                                                               \
+#define HELPER2(name, e)                                                                                    \
     static UNUSED V h_##name(CTX *c, V a, V b) { return (V){helper_##name(c, a.n, b.n)}; }
-#define HELPER3(name, e)                                                                                               \
+#define HELPER3(name, e)                                                                                    \
     static UNUSED V h_##name(CTX *c, V a, V b, V d) { return (V){helper_##name(c, a.n, b.n, d.n)}; }
-#define HELPER4(name, e)                                                                                               \
+#define HELPER4(name, e)                                                                                    \
     static UNUSED V h_##name(CTX *c, V a, V b, V d, V g) { return (V){helper_##name(c, a.n, b.n, d.n, g.n)}; }
-#define HELPERF0(name, e)                                                                                              \
+#define HELPERF0(name, e)                                                                                   \
     static UNUSED bool h_##name(CTX *c, V *out) { return prim_done(c, helper_##name(c, &out->n)); }
-#define HELPERF1(name, e)                                                                                              \
+#define HELPERF1(name, e)                                                                                   \
     static UNUSED bool h_##name(CTX *c, V a, V *out) { return prim_done(c, helper_##name(c, a.n, &out->n)); }
-#define HELPERF2(name, e)                                                                                              \
-    static UNUSED bool h_##name(CTX *c, V a, V b, V *out)                                                              \
-    {                                                                                                                  \
-        return prim_done(c, helper_##name(c, a.n, b.n, &out->n));                                                      \
+#define HELPERF2(name, e)                                                                                   \
+    static UNUSED bool h_##name(CTX *c, V a, V b, V *out)                                                   \
+    {                                                                                                       \
+        return prim_done(c, helper_##name(c, a.n, b.n, &out->n));                                           \
     }
-#define HELPERF3(name, e)                                                                                              \
-    static UNUSED bool h_##name(CTX *c, V a, V b, V d, V *out)                                                         \
-    {                                                                                                                  \
-        return prim_done(c, helper_##name(c, a.n, b.n, d.n, &out->n));                                                 \
+#define HELPERF3(name, e)                                                                                   \
+    static UNUSED bool h_##name(CTX *c, V a, V b, V d, V *out)                                              \
+    {                                                                                                       \
+        return prim_done(c, helper_##name(c, a.n, b.n, d.n, &out->n));                                      \
     }
-#define HELPERF4(name, e)                                                                                              \
-    static UNUSED bool h_##name(CTX *c, V a, V b, V d, V g, V *out)                                                    \
-    {                                                                                                                  \
-        return prim_done(c, helper_##name(c, a.n, b.n, d.n, g.n, &out->n));                                            \
+#define HELPERF4(name, e)                                                                                   \
+    static UNUSED bool h_##name(CTX *c, V a, V b, V d, V g, V *out)                                         \
+    {                                                                                                       \
+        return prim_done(c, helper_##name(c, a.n, b.n, d.n, g.n, &out->n));                                 \
     }
 #include "isa/helpers.def"
 #undef HELPER0
@@ -296,15 +296,16 @@ struct slot {
 };
 _Static_assert(sizeof(((struct a64_insn *)NULL)->u) <= FIELD_BYTES, "isagen keeps the fields this small");
 
+/* What the slots are of; beside them, so that finding them touches one cache line. */
 struct code_page {
     uint64_t pa;
     const uint8_t *hva;
+    struct slot *slots; /* NULL: never used */
     uint32_t generation;
-    struct slot slots[SLOTS] __attribute__((aligned(64)));
 };
 
 struct decode_cache {
-    struct code_page *page[SETS][WAYS];
+    struct code_page page[SETS][WAYS];
     uint8_t victim[SETS];
     const uint8_t *hva; /* of the page that runs now, for run_new() */
 };
@@ -347,37 +348,35 @@ static void reset_page(struct code_page *page, uint64_t pa, const uint8_t *hva, 
         page->slots[i].run = run_new;
 }
 
+/* A place for a page that has none: an unused way, or another's. */
 static COLD struct code_page *new_page(struct decode_cache *dc, unsigned set)
 {
-    unsigned way;
+    struct code_page *page = dc->page[set];
+    unsigned way = 0;
 
-    for (way = 0; way < WAYS && dc->page[set][way]; way++)
-        ;
+    while (way < WAYS && page[way].slots)
+        way++;
     if (way == WAYS)
         way = dc->victim[set]++ % WAYS;
     else
-        dc->page[set][way] = g_aligned_alloc(1, sizeof **dc->page[set], 64);
-    return dc->page[set][way];
+        page[way].slots = g_aligned_alloc(SLOTS, sizeof *page->slots, 64);
+    return &page[way];
 }
 
 /* The slots of the page at pa, which is the current instruction's. */
 static struct slot *page_slots(struct cpu *cpu, uint64_t pa, const uint8_t *hva)
 {
     struct decode_cache *dc = cpu->decoded;
-    unsigned set = pa >> MEM_PAGE_SHIFT & (SETS - 1);
+    unsigned set = pa >> MEM_PAGE_SHIFT & (SETS - 1), way = 0;
     uint32_t generation = mem_code_generation(cpu->mem, pa);
-    struct code_page *page = NULL;
+    struct code_page *page;
 
-    for (unsigned way = 0; way < WAYS && dc->page[set][way]; way++)
-        if (dc->page[set][way]->pa == pa)
-            page = dc->page[set][way];
-    if (unlikely(!page)) {
-        page = new_page(dc, set);
+    while (way < WAYS && !(dc->page[set][way].pa == pa && dc->page[set][way].slots))
+        way++;
+    page = likely(way < WAYS) ? &dc->page[set][way] : new_page(dc, set);
+    if (unlikely(way == WAYS || page->generation != generation || page->hva != hva))
         reset_page(page, pa, hva, generation);
-    } else if (unlikely(page->generation != generation || page->hva != hva)) {
-        reset_page(page, pa, hva, generation);
-    }
-    dc->hva = page->hva;
+    dc->hva = hva;
     return page->slots;
 }
 
@@ -399,30 +398,32 @@ static ALWAYS_INLINE bool interrupted(const struct cpu *cpu)
 /* From cpu->pc until the page, the straight line or the peace ends. */
 static void run_page(struct cpu *cpu, const struct slot *slots)
 {
-    uint64_t pc = cpu->pc, page_va = pc & ~(uint64_t)(MEM_PAGE_SIZE - 1), next;
+    uint64_t pc = cpu->pc, page_va = pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
 
     cpu->leave = 0;
     do {
         const struct slot *slot = &slots[pc >> 2 & (SLOTS - 1)];
 
         cpu->pc = pc;
-        cpu->next_pc = pc + 4;
+        pc += 4; /* and not from memory: that would chain the instructions to each other */
+        cpu->next_pc = pc;
         slot->run(cpu, slot->fields);
         cpu->icount++;
-        next = cpu->next_pc;
+        if (cpu->next_pc != pc) {
+            pc = cpu->next_pc;
+            if (unlikely(interrupted(cpu)))
+                break;
+        }
         if (unlikely(cpu->leave))
             break;
-        if (next != pc + 4 && unlikely(interrupted(cpu)))
-            break;
-        pc = next;
     } while ((pc & ~(uint64_t)(MEM_PAGE_SIZE - 4)) == page_va); /* neither another page nor misaligned */
-    cpu->pc = next;
+    cpu->pc = pc;
     if (cpu->leave & LEAVE_FAULT)
         cpu->icount--; /* not retired */
 }
 
 /* False: pc cannot be fetched from, and the exception is taken. */
-static bool fetch(struct cpu *cpu, struct slot **slots)
+static ALWAYS_INLINE bool fetch(struct cpu *cpu, struct slot **slots)
 {
     const uint8_t *hva;
     uint64_t pa;
@@ -497,7 +498,7 @@ void interp_free(struct cpu *cpu)
         return;
     for (unsigned set = 0; set < SETS; set++)
         for (unsigned way = 0; way < WAYS; way++)
-            g_aligned_free(dc->page[set][way]);
+            g_aligned_free(dc->page[set][way].slots);
     g_free(dc);
     cpu->decoded = NULL;
 }

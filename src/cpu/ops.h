@@ -19,36 +19,36 @@ static ALWAYS_INLINE uint64_t op_rbit(uint64_t a, unsigned bits)
 }
 
 /* value_<op>_64() and _32(), and value_<op>(sf, ...), which ignores the high halves unless sf. */
-#define OP2_WIDTH(name, expr, bits)                                                                                    \
-    static ALWAYS_INLINE uint64_t value_##name##_##bits(uint64_t va, uint64_t vb)                                      \
-    {                                                                                                                  \
-        typedef uint##bits##_t T;                                                                                      \
-        typedef int##bits##_t S UNUSED;                                                                                \
-        enum { BITS = bits };                                                                                          \
-        T a = (T)va, b = (T)vb;                                                                                        \
-        return (T)(expr);                                                                                              \
+#define OP2_WIDTH(name, expr, bits)                                                                         \
+    static ALWAYS_INLINE uint64_t value_##name##_##bits(uint64_t va, uint64_t vb)                           \
+    {                                                                                                       \
+        typedef uint##bits##_t T;                                                                           \
+        typedef int##bits##_t S UNUSED;                                                                     \
+        enum { BITS = bits };                                                                               \
+        T a = (T)va, b = (T)vb;                                                                             \
+        return (T)(expr);                                                                                   \
     }
-#define OP2(name, expr, commutes)                                                                                      \
-    OP2_WIDTH(name, expr, 64)                                                                                          \
-    OP2_WIDTH(name, expr, 32)                                                                                          \
-    static ALWAYS_INLINE uint64_t value_##name(bool sf, uint64_t a, uint64_t b)                                        \
-    {                                                                                                                  \
-        return sf ? value_##name##_64(a, b) : value_##name##_32(a, b);                                                 \
+#define OP2(name, expr, commutes)                                                                           \
+    OP2_WIDTH(name, expr, 64)                                                                               \
+    OP2_WIDTH(name, expr, 32)                                                                               \
+    static ALWAYS_INLINE uint64_t value_##name(bool sf, uint64_t a, uint64_t b)                             \
+    {                                                                                                       \
+        return sf ? value_##name##_64(a, b) : value_##name##_32(a, b);                                      \
     }
-#define OP1_WIDTH(name, expr, bits)                                                                                    \
-    static ALWAYS_INLINE uint64_t value_##name##_##bits(uint64_t va)                                                   \
-    {                                                                                                                  \
-        typedef uint##bits##_t T;                                                                                      \
-        enum { BITS = bits };                                                                                          \
-        T a = (T)va;                                                                                                   \
-        return (T)(expr);                                                                                              \
+#define OP1_WIDTH(name, expr, bits)                                                                         \
+    static ALWAYS_INLINE uint64_t value_##name##_##bits(uint64_t va)                                        \
+    {                                                                                                       \
+        typedef uint##bits##_t T;                                                                           \
+        enum { BITS = bits };                                                                               \
+        T a = (T)va;                                                                                        \
+        return (T)(expr);                                                                                   \
     }
-#define OP1(name, expr)                                                                                                \
-    OP1_WIDTH(name, expr, 64)                                                                                          \
-    OP1_WIDTH(name, expr, 32)                                                                                          \
-    static ALWAYS_INLINE uint64_t value_##name(bool sf, uint64_t a)                                                    \
-    {                                                                                                                  \
-        return sf ? value_##name##_64(a) : value_##name##_32(a);                                                       \
+#define OP1(name, expr)                                                                                     \
+    OP1_WIDTH(name, expr, 64)                                                                               \
+    OP1_WIDTH(name, expr, 32)                                                                               \
+    static ALWAYS_INLINE uint64_t value_##name(bool sf, uint64_t a)                                         \
+    {                                                                                                       \
+        return sf ? value_##name##_64(a) : value_##name##_32(a);                                            \
     }
 #include "isa/ops.def"
 #undef OP1

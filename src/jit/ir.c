@@ -11,7 +11,7 @@
 
 /* WE_* to IE_*: operations on saturation and FP touch FPSR only. */
 #define VEC(n, ops, effects) {"w_" #n, ops, IR_W, (effects) ? IE_FPSR : 0},
-#define CALL(n, ops, effects, fault)                                                                                   \
+#define CALL(n, ops, effects, fault)                                                                        \
     {"h_" #n, ops, IR_V, ((effects) == HE_PURE ? 0 : IE_STATE) | ((fault) ? IE_FAULT : 0)},
 
 const struct ir_info ir_info[IR_N_OPCODES] = {
