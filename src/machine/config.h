@@ -19,6 +19,10 @@ struct device_config { /* -device and what is short for it */
     struct props *props;
 };
 
+struct global_config { /* -global DRIVER.PROPERTY=VALUE */
+    char *driver, *property, *value;
+};
+
 enum panic_action { PANIC_NONE, PANIC_PAUSE, PANIC_SHUTDOWN, PANIC_EXIT_FAILURE };
 
 struct config {
@@ -40,7 +44,9 @@ struct config {
     GPtrArray *devices;  /* struct device_config */
     GPtrArray *drives;   /* struct props */
     GPtrArray *objects;  /* struct props, "qom-type" implied */
-    GPtrArray *netdevs;  /* struct props, "type" implied: -netdev, -nic, -net */
+    GPtrArray *globals;  /* struct global_config */
+    GPtrArray *netdevs;  /* struct props, "type" implied: -netdev */
+    GPtrArray *nics;     /* likewise: -nic, -net */
     int64_t rtc_base;    /* seconds since 1970, or -1: the host's clock */
     bool rtc_local;      /* base=localtime */
 };

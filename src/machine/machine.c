@@ -13,6 +13,7 @@
 #include "dev/pl061.h"
 #include "machine/boot.h"
 #include "machine/chardevs.h"
+#include "machine/devices.h"
 #include "machine/devtree.h"
 #include "machine/virt.h"
 
@@ -20,6 +21,7 @@ struct machine {
     const struct config *config;
     struct chardevs *chardevs;
     struct board board;
+    struct devices *devices;
     struct boot_files files;
     GMainLoop *loop;
     GSource *request_source;
@@ -164,6 +166,11 @@ static void quit(void *opaque)
     machine_request(opaque, MACHINE_QUIT);
 }
 
+static char *commit(void *opaque)
+{
+    return devices_commit(((struct machine *)opaque)->devices);
+}
+
 /* SIGTERM, SIGHUP and SIGINT end the machine as the user's C-a x does: output written, terminal restored. */
 static gboolean on_signal(gpointer m)
 {
@@ -175,11 +182,14 @@ static gboolean on_signal(gpointer m)
 
 static bool build(struct machine *m, GError **err)
 {
-    const struct mux_actions actions = { .quit = quit, .opaque = m };
+    const struct mux_actions actions = { .quit = quit, .commit = commit, .opaque = m };
 
     m->chardevs = chardevs_new(m->config, &actions, err);
     if (!m->chardevs || !boot_open(&m->files, m->config->kernel, m->config->initrd, err) ||
         !board_init(&m->board, m->config, chardevs_serial(m->chardevs, 0), err))
+        return false;
+    m->devices = devices_new(m->config, &m->board, m->chardevs, err);
+    if (!m->devices)
         return false;
     m->board.cluster->ops = &cluster_callbacks;
     m->board.cluster->ops_opaque = m;
@@ -230,6 +240,7 @@ void machine_free(struct machine *m)
         if (m->signals[i])
             g_source_remove(m->signals[i]);
     board_fini(&m->board);
+    g_clear_pointer(&m->devices, devices_free);
     g_clear_pointer(&m->chardevs, chardevs_free);
     boot_close(&m->files);
     g_source_destroy(m->request_source);

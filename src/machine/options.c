@@ -12,6 +12,7 @@
 #include "base/trace.h"
 #include "machine/board.h"
 #include "machine/config.h"
+#include "machine/devices.h"
 #include "machine/version.h"
 
 enum answer { GO_ON, ANSWERED, WRONG }; /* ANSWERED: the option was a question; the program ends */
@@ -384,12 +385,31 @@ static enum answer opt_echr(struct config *c, const char *arg, GError **err)
     return GO_ON;
 }
 
+/* "-device NAME,help" asks; the answer needs no machine. */
+static enum answer device_help(struct props *p, const char *driver, GError **err)
+{
+    if (is_help(driver)) {
+        devices_help();
+        return ANSWERED;
+    }
+    if (!props_get(p, "help") && !props_get(p, "?"))
+        return GO_ON;
+    return devices_driver_help(driver, err) ? ANSWERED : WRONG;
+}
+
 static enum answer opt_device(struct config *c, const char *arg, GError **err)
 {
+    struct props *p = props_new(arg, "driver");
+    const char *driver = props_get(p, "driver");
+    enum answer r = device_help(p, driver ? driver : "", err);
+
+    if (r != GO_ON) {
+        props_free(p);
+        return r;
+    }
     struct device_config *d = g_new0(struct device_config, 1);
-    (void)err;
-    d->props = props_new(arg, "driver");
-    d->driver = g_strdup(props_get(d->props, "driver"));
+    d->props = p;
+    d->driver = g_strdup(driver);
     g_ptr_array_add(c->devices, d);
     return GO_ON;
 }
@@ -405,16 +425,53 @@ static enum answer opt_hda(struct config *c, const char *arg, GError **err)
     return GO_ON;
 }
 
+static void free_global(void *p)
+{
+    struct global_config *g = p;
+    g_free(g->driver);
+    g_free(g->property);
+    g_free(g->value);
+    g_free(g);
+}
+
+/* DRIVER.PROPERTY=VALUE, or the long form driver=,property=,value= */
+static struct global_config *parse_global(const char *arg)
+{
+    const char *eq = strchr(arg, '='), *dot = memchr(arg, '.', eq ? (size_t)(eq - arg) : 0);
+    struct global_config *g = g_new0(struct global_config, 1);
+
+    if (eq && dot) {
+        g->driver = g_strndup(arg, (size_t)(dot - arg));
+        g->property = g_strndup(dot + 1, (size_t)(eq - dot - 1));
+        g->value = g_strdup(eq + 1);
+    } else {
+        struct props *p = props_new(arg, NULL);
+        g->driver = g_strdup(props_get(p, "driver"));
+        g->property = g_strdup(props_get(p, "property"));
+        g->value = g_strdup(props_get(p, "value"));
+        props_free(p);
+    }
+    for (char *c = g->property; c && *c; c++)
+        *c = *c == '_' ? '-' : *c;
+    return g;
+}
+
 static enum answer opt_global(struct config *c, const char *arg, GError **err)
 {
-    bool legacy;
-    if (g_str_has_prefix(arg, "virtio-mmio.force-legacy=")) {
-        if (!parse_bool(strchr(arg, '=') + 1, &legacy))
-            return wrong(err, "-global %s: give on or off", arg);
-        c->legacy_virtio = legacy;
-        return GO_ON;
-    }
-    return wrong(err, "-global %s: no such property here (virtio-mmio.force-legacy is)", arg);
+    struct global_config *g = parse_global(arg);
+    enum answer r = GO_ON;
+
+    if (!g->driver || !g->property || !g->value)
+        r = wrong(err, "-global %s: give DRIVER.PROPERTY=VALUE", arg);
+    else if (!strcmp(g->driver, "virtio-mmio") && !strcmp(g->property, "force-legacy"))
+        r = parse_bool(g->value, &c->legacy_virtio) ? GO_ON : wrong(err, "-global %s: give on or off", arg);
+    else if (!devices_check_global(g->driver, g->property, err))
+        r = WRONG;
+    if (r == GO_ON)
+        g_ptr_array_add(c->globals, g);
+    else
+        free_global(g);
+    return r;
 }
 
 static enum answer opt_gdb_default(struct config *c, const char *arg, GError **err)
@@ -425,13 +482,13 @@ static enum answer opt_gdb_default(struct config *c, const char *arg, GError **e
 
 /* --- network: the arguments are kept; net/ makes something of them --------------------------------------- */
 
-static enum answer add_net(struct config *c, const char *arg, const char *const *types, const char *what, GError **err)
+static enum answer add_net(GPtrArray *list, const char *arg, const char *const *types, const char *what, GError **err)
 {
     struct props *p = props_new(arg, "type");
     const char *type = props_get(p, "type");
     for (; *types; types++)
         if (type && !strcmp(type, *types)) {
-            g_ptr_array_add(c->netdevs, p);
+            g_ptr_array_add(list, p);
             return GO_ON;
         }
     wrong(err, "%s %s: not here (user is)", what, type ? type : "");
@@ -441,17 +498,17 @@ static enum answer add_net(struct config *c, const char *arg, const char *const 
 
 static enum answer opt_netdev(struct config *c, const char *arg, GError **err)
 {
-    return add_net(c, arg, (const char *const[]){ "user", NULL }, "-netdev", err);
+    return add_net(c->netdevs, arg, (const char *const[]){ "user", NULL }, "-netdev", err);
 }
 
 static enum answer opt_nic(struct config *c, const char *arg, GError **err)
 {
-    return add_net(c, arg, (const char *const[]){ "user", "none", NULL }, "-nic", err);
+    return add_net(c->nics, arg, (const char *const[]){ "user", "none", NULL }, "-nic", err);
 }
 
 static enum answer opt_net(struct config *c, const char *arg, GError **err)
 {
-    return add_net(c, arg, (const char *const[]){ "user", "nic", "none", NULL }, "-net", err);
+    return add_net(c->nics, arg, (const char *const[]){ "user", "nic", "none", NULL }, "-net", err);
 }
 
 /* --- log and information ------------------------------------------------------------------------------- */
@@ -560,6 +617,8 @@ static struct config *config_new(void)
     c->drives = g_ptr_array_new_with_free_func(free_props);
     c->objects = g_ptr_array_new_with_free_func(free_props);
     c->netdevs = g_ptr_array_new_with_free_func(free_props);
+    c->nics = g_ptr_array_new_with_free_func(free_props);
+    c->globals = g_ptr_array_new_with_free_func(free_global);
     c->devices = g_ptr_array_new_with_free_func(free_device);
     return c;
 }
@@ -567,7 +626,8 @@ static struct config *config_new(void)
 void config_free(struct config *c)
 {
     char *strings[] = { c->kernel, c->initrd, c->append, c->dtb, c->dumpdtb, c->name, c->gdb };
-    GPtrArray *lists[] = { c->serial, c->monitor, c->chardevs, c->mons, c->drives, c->objects, c->netdevs, c->devices };
+    GPtrArray *lists[] = { c->serial, c->monitor, c->chardevs, c->mons, c->drives, c->objects, c->netdevs, c->nics,
+                           c->globals, c->devices };
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);
     for (unsigned i = 0; i < G_N_ELEMENTS(lists); i++)

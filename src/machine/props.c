@@ -76,6 +76,12 @@ void props_merge(struct props *p, const char *text, const char *implied)
     }
 }
 
+void props_default(struct props *p, const char *key, const char *value)
+{
+    struct prop prop = { .key = normal_key(key, strlen(key)), .value = g_strdup(value) };
+    g_array_prepend_val(p->list, prop);
+}
+
 struct props *props_new(const char *text, const char *implied)
 {
     struct props *p = g_new0(struct props, 1);

@@ -24,6 +24,9 @@ void props_free(struct props *p);
 /* Adds `other's properties behind p's own, so that the later ones win: repeated -machine. */
 void props_merge(struct props *p, const char *text, const char *implied);
 
+/* Adds key=value in front of p's own, so that it counts only when p has no such property: -global. */
+void props_default(struct props *p, const char *key, const char *value);
+
 /* The last value of key (p keeps it), or NULL when absent. */
 const char *props_get(struct props *p, const char *key);
 /* on, off, yes, no, true, false, y, n. */

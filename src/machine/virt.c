@@ -10,6 +10,7 @@
 #include "dev/pl011.h"
 #include "dev/pl031.h"
 #include "dev/pl061.h"
+#include "virtio/mmio.h"
 
 const struct board_slot board_map[BOARD_SLOTS] = {
     [BOARD_FLASH] = { "flash", 0x00000000, 0x08000000, -1 },
@@ -97,6 +98,19 @@ static void add_fw_cfg(struct board *b, const struct config *c)
     place(b, b->fw_cfg, BOARD_FW_CFG);
 }
 
+static void add_virtio(struct board *b, const struct config *c)
+{
+    const struct board_slot *first = &board_map[BOARD_VIRTIO];
+
+    for (unsigned i = 0; i < VIRTIO_SLOTS; i++) {
+        struct device *frame = b->virtio[i] = virtio_mmio_new(&b->lock, c->legacy_virtio);
+        frame->regs.base = first->base + i * (uint64_t)VIRTIO_SLOT_SIZE;
+        frame->regs.enabled = true;
+        frame->irq = gicv2_spi(b->gic, (unsigned)first->spi + i);
+        mem_add_region(b->mem, &frame->regs);
+    }
+}
+
 bool board_init(struct board *b, const struct config *c, struct chardev *console, GError **err)
 {
     const struct rtc_source clock = { rtc_now, b };
@@ -118,6 +132,7 @@ bool board_init(struct board *b, const struct config *c, struct chardev *console
     b->gpio = pl061_new(&b->lock);
     place(b, b->gpio, BOARD_GPIO);
     add_fw_cfg(b, c);
+    add_virtio(b, c);
     return true;
 }
 

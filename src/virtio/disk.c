@@ -269,6 +269,98 @@ int disk_flush(struct disk *d)
     return sync_file(d->fd);
 }
 
+/* Two writers of one image destroy it.  File systems without locks are trusted. */
+static int lock_image(int fd, bool exclusive)
+{
+    struct flock fl = {.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
+
+    if (fcntl(fd, F_OFD_SETLK, &fl) == 0)
+        return 0;
+    return errno == EAGAIN || errno == EACCES ? -EBUSY : 0;
+}
+
+/* --- commit ---------------------------------------------------------------------------------------------------- */
+
+static int copy_range(struct disk *d, int to, uint64_t off, uint64_t len)
+{
+    g_autofree uint8_t *buf = g_malloc(CLUSTER * 16);
+    int r = 0;
+
+    while (len && r == 0) {
+        struct iovec iov = {buf, MIN(len, CLUSTER * 16)};
+
+        r = transfer(d->overlay, false, off, &iov, 1);
+        if (r == 0)
+            r = transfer(to, true, off, &iov, 1);
+        off += iov.iov_len;
+        len -= iov.iov_len;
+    }
+    return r;
+}
+
+static int commit_clusters(struct disk *d, int to, uint64_t *bytes)
+{
+    uint64_t off = 0, len;
+    int r = 0;
+
+    for (; off < d->size && r == 0; off += len) {
+        len = run_length(d, off, d->size - off);
+        if (!has_cluster(d, off / CLUSTER))
+            continue;
+        r = copy_range(d, to, off, len);
+        *bytes += len;
+    }
+    if (r == 0)
+        r = sync_file(to);
+    return r;
+}
+
+/* All of it is in the image now. */
+static void empty_overlay(struct disk *d)
+{
+    memset(d->in_overlay, 0, (d->size / CLUSTER / 64 + 1) * sizeof(uint64_t));
+    change_range(d->overlay, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, d->size); /* only to free space */
+}
+
+/* The image was opened for reading, and locked against writers: for the time of a commit we are the writer. */
+static int open_for_commit(struct disk *d, int *fd)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", d->fd);
+    struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+    int r;
+
+    *fd = open(path, O_RDWR | O_CLOEXEC);
+    if (*fd < 0)
+        return -errno;
+    fcntl(d->fd, F_OFD_SETLK, &unlock);
+    r = lock_image(*fd, true);
+    if (r == 0)
+        return 0;
+    close(*fd);
+    lock_image(d->fd, false);
+    return r;
+}
+
+int disk_commit(struct disk *d, uint64_t *bytes)
+{
+    int fd, r;
+
+    *bytes = 0;
+    if (d->overlay < 0)
+        return 0;
+    g_rw_lock_writer_lock(&d->lock);
+    r = open_for_commit(d, &fd);
+    if (r == 0) {
+        r = commit_clusters(d, fd, bytes);
+        close(fd);
+        lock_image(d->fd, false);
+    }
+    if (r == 0)
+        empty_overlay(d);
+    g_rw_lock_writer_unlock(&d->lock);
+    return r;
+}
+
 uint64_t disk_size(const struct disk *d)
 {
     return d->size;
@@ -285,16 +377,6 @@ enum disk_cache disk_cache(const struct disk *d)
 }
 
 /* --- opening --------------------------------------------------------------------------------------------------- */
-
-/* Two writers of one image destroy it.  File systems without locks are trusted. */
-static int lock_image(int fd, bool exclusive)
-{
-    struct flock fl = {.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
-
-    if (fcntl(fd, F_OFD_SETLK, &fl) == 0)
-        return 0;
-    return errno == EAGAIN || errno == EACCES ? -EBUSY : 0;
-}
 
 static int open_overlay(struct disk *d)
 {

@@ -46,6 +46,11 @@ int disk_write(struct disk *disk, uint64_t off, const struct iovec *iov, unsigne
 int disk_write_zeroes(struct disk *disk, uint64_t off, uint64_t len, bool may_unmap);
 /* A hint: succeeds where the host cannot. */
 int disk_discard(struct disk *disk, uint64_t off, uint64_t len);
+/*
+ * A snapshot's changes into the image, after which the overlay is empty again.  *bytes: how much was written.  Returns 0
+ * or -errno: -EBUSY when another process uses the image, -EROFS.  A disk that is no snapshot has nothing to commit.
+ */
+int disk_commit(struct disk *disk, uint64_t *bytes);
 /* On return all completed writes are on the medium (but with DISK_UNSAFE or a snapshot). */
 int disk_flush(struct disk *disk);
 
