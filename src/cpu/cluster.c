@@ -12,10 +12,12 @@
  *  - Power and pause are decided under the lock, with condition variables.
  *
  * Why DSB may trust a quiescent vCPU
- *  - vcpu->phase is odd in guest code; entering makes it odd and *then* looks at pending for PEND_TLB; maintenance is
- *    queued and PEND_TLB set *before* phase is read.  So a DSB that reads an even phase knows that the queue will be
- *    drained before guest code goes on, and one that read an odd phase waits for it to change.  A waiter makes its own
- *    phase even first: two vCPUs in DSB do not wait for each other.
+ *  - vcpu->phase is odd in guest code.  Maintenance is queued and PEND_TLB set *before* DSB reads phase; entering makes
+ *    phase odd and *then* looks at PEND_TLB, backing out if it is set.  So a DSB that reads an even phase knows that the
+ *    queue will be drained before guest code goes on.
+ *  - PEND_TLB is cleared, and the queue drained, only while phase is even.  A DSB that reads an odd phase sets PEND_TLB
+ *    (again: the first one may have been served meanwhile), so that this very phase must end, and waits for that.
+ *  - A waiter makes its own phase even first: two vCPUs in DSB do not wait for each other.
  *
  * Time.  Each thread has one host timer whose signal sets PEND_TIMER; it is only ever set earlier (a later deadline
  * leaves it to fire early, which makes timer.c look and set it again).  The signal goes to the thread that must look,
@@ -236,10 +238,15 @@ static void enter_guest(struct vcpu *vc)
 {
     struct cpu *cpu = vc->cpu;
 
-    atomic_fetch_add(&vc->phase, 1);
-    if (atomic_load(&cpu->pending) & PEND_TLB) {
-        atomic_fetch_and(&cpu->pending, ~(unsigned)PEND_TLB);
-        tlb_drain(cpu);
+    for (;;) {
+        if (atomic_load(&cpu->pending) & PEND_TLB) {
+            atomic_fetch_and(&cpu->pending, ~(unsigned)PEND_TLB);
+            tlb_drain(cpu);
+        }
+        atomic_fetch_add(&vc->phase, 1);
+        if (!(atomic_load(&cpu->pending) & PEND_TLB))
+            return;
+        leave_guest(vc);
     }
 }
 
@@ -250,8 +257,9 @@ static void wait_for_quiet(struct vcpu *vc)
 
     if (!(phase & 1))
         return;
+    atomic_fetch_or(&vc->cpu->pending, PEND_TLB);
     for (unsigned i = 0; i < DSB_SPINS; i++) {
-        if (atomic_load_explicit(&vc->phase, memory_order_acquire) != phase)
+        if (atomic_load(&vc->phase) != phase)
             return;
         __builtin_ia32_pause();
     }
