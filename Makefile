@@ -13,22 +13,25 @@ PREFIX ?= /usr/local
 ARGS ?=
 MESON = /usr/bin/meson
 
+# ninja of $(1), without a word when there is nothing to do.
+compile = ninja -C $(BUILD) -n $(1) 2>/dev/null | grep -q 'no work to do' || ninja -C $(BUILD) -j$(JOBS) --quiet $(1)
+
 build: deps-build $(BUILD)/build.ninja
-	@ninja -C $(BUILD) -j$(JOBS) --quiet armlet
+	@$(call compile,armlet)
 
 run: deps-run build
 	@$(BUILD)/armlet boot $(ARGS)
 
 check: deps-check $(BUILD)/build.ninja $(BUILD)/with-tests
-	@ninja -C $(BUILD) -j$(JOBS) --quiet
+	@$(call compile,)
 	@tools/check $(BUILD) $(ARGS)
 
 bench: deps-bench build
-	@ninja -C $(BUILD) -j$(JOBS) --quiet tests/lab_paths
+	@$(call compile,tests/lab_paths)
 	@tools/bench $(BUILD) $(ARGS)
 
 lint: deps-build deps-lint $(BUILD)/build.ninja
-	@ninja -C $(BUILD) -j$(JOBS) --quiet
+	@$(call compile,)
 	@tools/layers --self-test src
 	@tools/headers $(BUILD)
 	@tools/lint $(BUILD)
