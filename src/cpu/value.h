@@ -102,7 +102,7 @@ enum ext { EXT_U8, EXT_U16, EXT_U32, EXT_S8, EXT_S16, EXT_S32 };
  *   V v_lane(es, W, idx)  V v_lane_s(es, W, idx)    zero- or sign-extended to 64 bits
  *   W w_insert(es, W, idx, V)  W w_dup(shape, V)  W w_dup_lane(shape, W, idx)
  *   W w_of_v(V lo)                             low 64 bits, rest zero      W w_of_vv(V lo, V hi)
- *   W w_<op>(shape, W a[, W b[, W d]])         isa/wops.def (integer; some set FPSR.QC) and isa/fops.def (FP)
+ *   W w_<op>(shape, W a[, W b[, W d]])         isa/wops.def (some set FPSR.QC, the FP ones its other flags)
  *   W w_<op>(shape, W a, unsigned imm)         ops with an immediate (shifts, ext), isa/wops.def
  *   F f_fcmp(es, W a, W b, bool signalling)
  *   helpers (isa/helpers.def):  V h_name(V...)   bool h_name(V..., V *out) for those that can fault

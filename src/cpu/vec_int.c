@@ -33,10 +33,22 @@ LANES2(urhadd, (x | y) - ((T)(x ^ y) >> 1))
 LANES2(srhadd, (x | y) - (T)((S)(x ^ y) >> 1))
 LANES2(uhsub, ((T)(x ^ y) >> 1) - (T)(~x & y))
 LANES2(shsub, (T)((S)(x ^ y) >> 1) - (T)(~x & y))
-LANES1(cnt, __builtin_popcountll(x))
 LANES1(clz, bits_clz(x, BITS))
 LANES1(cls, bits_clz((T)(x ^ (T)((S)x >> 1)), BITS) - 1)
 LANES1(rbit, bits_reverse(x, BITS))
+
+/* Bytes only, eight at a time: sums of neighbouring bits, pairs and nibbles. */
+VEC(cnt)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t v = a->d[i];
+
+        v -= v >> 1 & bits_replicate(0x55, 8);
+        v = (v & bits_replicate(0x33, 8)) + (v >> 2 & bits_replicate(0x33, 8));
+        d->d[i] = (v + (v >> 4)) & bits_replicate(0x0f, 8);
+    }
+    vec_clip(d, shape);
+}
 
 LANES2(cmeq, x == y ? (T)-1 : 0)
 LANES2(cmgt, (S)x > (S)y ? (T)-1 : 0)
