@@ -209,6 +209,21 @@ static void test_gpio_levels(void **state)
     dev_free(g);
 }
 
+static void test_gpio_pulse(void **state)
+{
+    struct device *g = pl061_new(&lock);
+
+    pl061_pulse(g, 3, 20);
+    pl061_pulse(g, 4, 20); /* not while the first lasts */
+    assert_int_equal(rd(g, 0x3fc, 4), 8);
+    while (rd(g, 0x3fc, 4))
+        g_main_context_iteration(NULL, TRUE);
+    pl061_pulse(g, 4, 1000000);
+    assert_int_equal(rd(g, 0x3fc, 4), 0x10);
+    dev_free(g); /* its timer goes too */
+    assert_false(g_main_context_pending(NULL));
+}
+
 /* --- GICv2m ---------------------------------------------------------------------------------------------------- */
 
 static void test_msi(void **state)
@@ -358,6 +373,7 @@ int main(void)
         cmocka_unit_test(test_gpio_data),
         cmocka_unit_test(test_gpio_edges),
         cmocka_unit_test(test_gpio_levels),
+        cmocka_unit_test(test_gpio_pulse),
         cmocka_unit_test(test_msi),
         cmocka_unit_test_setup_teardown(test_fw_items, setup_fw, teardown_fw),
         cmocka_unit_test_setup_teardown(test_fw_files, setup_fw, teardown_fw),

@@ -33,6 +33,8 @@ struct pl061 {
     uint8_t seen;          /* pin levels when edges were last looked for */
     uint8_t dir, is, ibe, iev, ie, afsel;
     uint8_t edges; /* latched */
+    guint pulse;   /* the timer that ends it; 0: none */
+    unsigned pulse_pin;
 };
 
 static const struct reg regs[] = {
@@ -160,6 +162,26 @@ void pl061_set_input(struct device *gpio, unsigned n, bool level)
     dev_unlock(gpio);
 }
 
+static gboolean end_pulse(gpointer opaque)
+{
+    struct pl061 *g = opaque;
+
+    g->pulse = 0;
+    pl061_set_input(&g->dev, g->pulse_pin, false);
+    return G_SOURCE_REMOVE;
+}
+
+void pl061_pulse(struct device *gpio, unsigned n, unsigned ms)
+{
+    struct pl061 *g = CONTAINER_OF(gpio, struct pl061, dev);
+
+    if (g->pulse)
+        return;
+    g->pulse_pin = n;
+    pl061_set_input(gpio, n, true);
+    g->pulse = g_timeout_add(ms, end_pulse, g);
+}
+
 void pl061_connect(struct device *gpio, unsigned n, struct irq_line line)
 {
     BUG_ON(n > 7);
@@ -179,6 +201,8 @@ static void pl061_free(struct device *dev)
 {
     struct pl061 *g = CONTAINER_OF(dev, struct pl061, dev);
 
+    if (g->pulse)
+        g_source_remove(g->pulse);
     g_free(dev->id);
     g_free(g);
 }

@@ -273,15 +273,6 @@ void virtq_drop(struct virtq_elem *e)
     g_free(e);
 }
 
-void virtq_unpop(struct virtq *q, struct virtq_elem *e)
-{
-    if (q->ready && e->generation == q->generation) {
-        q->last_avail--;
-        q->in_flight--;
-    }
-    virtq_drop(e);
-}
-
 void virtq_push(struct virtq *q, struct virtq_elem *e, size_t written)
 {
     if (q->ready && e->generation == q->generation && !q->vdev->broken) {

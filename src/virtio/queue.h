@@ -77,8 +77,6 @@ bool virtq_is_empty(struct virtq *q);
 
 /* Hands the buffers back, `written' bytes of the in part filled, and frees e.  Interrupts nobody. */
 void virtq_push(struct virtq *q, struct virtq_elem *e, size_t written);
-/* Undoes the last virtq_pop() and frees e: the request will be popped again. */
-void virtq_unpop(struct virtq *q, struct virtq_elem *e);
 void virtq_drop(struct virtq_elem *e);
 
 /* Interrupts the driver for what was pushed, if it wants to know. */
