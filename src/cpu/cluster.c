@@ -292,10 +292,11 @@ void cluster_wake(struct cpu *cpu)
         futex_wake(&cpu->pending);
 }
 
-/* Until a bit of `mask' is pending, or host time `until' (UINT64_MAX: never). */
-static void sleep_until(struct vcpu *vc, unsigned mask, uint64_t until)
+/* Until a bit of `mask' is pending, or host time `until' (UINT64_MAX: never); false: that time came. */
+static bool sleep_until(struct vcpu *vc, unsigned mask, uint64_t until)
 {
     struct cpu *cpu = vc->cpu;
+    bool woken = true;
 
     leave_guest(vc);
     atomic_store(&vc->sleeping, true);
@@ -304,23 +305,29 @@ static void sleep_until(struct vcpu *vc, unsigned mask, uint64_t until)
 
         if ((pending & mask) || ((mask & PEND_EVENT) && atomic_load(&vc->event)))
             break;
-        if (until != UINT64_MAX && host_ns() >= until)
+        if (until != UINT64_MAX && host_ns() >= until) {
+            woken = false;
             break;
+        }
         futex_wait(&cpu->pending, pending, until);
     }
     atomic_store(&vc->sleeping, false);
     /* Set only to break a sleep; the event itself is in vc->event. */
     atomic_fetch_and(&cpu->pending, ~(unsigned)PEND_EVENT);
     enter_guest(vc);
+    return woken;
 }
 
 /*
- * No time limit: while a deadline is set, the host timer is armed for it or for earlier, or PEND_TIMER is pending
- * (arm_timer(), timer_fired(), run_guest()).
+ * The timer's signal normally ends the sleep: it is not subject to the host's timer slack, the futex's own limit is.
+ * The limit makes the sleep independent of when the signal is delivered.
  */
 void cluster_wfi(struct cpu *cpu)
 {
-    sleep_until(cpu->vcpu, WAKE_ANY & ~(unsigned)PEND_EVENT, UINT64_MAX);
+    struct vcpu *vc = cpu->vcpu;
+
+    if (!sleep_until(vc, WAKE_ANY & ~(unsigned)PEND_EVENT, host_time(cpu->cluster, atomic_load(&vc->deadline))))
+        atomic_fetch_or(&cpu->pending, PEND_TIMER);
 }
 
 void cluster_sev(struct cpu *cpu)
