@@ -1,9 +1,10 @@
 /*
  * The reference engine: the instruction bodies with V as a number.
  *
- * Words are decoded once, into a slot of 32 bytes per word: the body's function and the fields.  Slots are kept per
- * physical page of 4 KiB, filled as they are reached, and dropped when the page's code generation has moved on (the
- * guest has invalidated its instruction cache) or a newer page needs the place.  A vCPU's slots are its own.
+ * Words are decoded once, into a slot of 32 bytes per word: the body's function and the fields.  Slots are
+ * kept per physical page of 4 KiB, filled as they are reached, and dropped when the page's code generation
+ * has moved on (the guest has invalidated its instruction cache) or a newer page needs the place.  A vCPU's
+ * slots are its own.
  *
  * Rules
  *  1. Between two looks at the world (pending, translation of pc, code generation, debug state) runs a straight line or
@@ -61,8 +62,16 @@ static ALWAYS_INLINE V v_extr(CTX *c, bool sf, V hi, V lo, unsigned lsb)
     (void)c;
     return (V){value_extr(sf, hi.n, lo.n, lsb)};
 }
-static ALWAYS_INLINE V v_adc(CTX *c, bool sf, V a, V b, F f) { (void)c; return (V){value_adc(sf, a.n, b.n, f.n)}; }
-static ALWAYS_INLINE V v_sbc(CTX *c, bool sf, V a, V b, F f) { (void)c; return (V){value_adc(sf, a.n, ~b.n, f.n)}; }
+static ALWAYS_INLINE V v_adc(CTX *c, bool sf, V a, V b, F f)
+{
+    (void)c;
+    return (V){value_adc(sf, a.n, b.n, f.n)};
+}
+static ALWAYS_INLINE V v_sbc(CTX *c, bool sf, V a, V b, F f)
+{
+    (void)c;
+    return (V){value_adc(sf, a.n, ~b.n, f.n)};
+}
 static ALWAYS_INLINE V v_select(CTX *c, V q, V a, V b) { (void)c; return q.n ? a : b; }
 
 /* flags */
@@ -92,7 +101,11 @@ static ALWAYS_INLINE F f_of_v(CTX *c, V v) { (void)c; return (F){(uint32_t)v.n &
 
 static ALWAYS_INLINE W get_w(CTX *c, unsigned n) { return (W){c->v[n]}; }
 static ALWAYS_INLINE void set_w(CTX *c, unsigned n, W w) { c->v[n] = w.r; }
-static ALWAYS_INLINE UNUSED W w_const(CTX *c, uint64_t lo, uint64_t hi) { (void)c; return (W){{.d = {lo, hi}}}; }
+static ALWAYS_INLINE UNUSED W w_const(CTX *c, uint64_t lo, uint64_t hi)
+{
+    (void)c;
+    return (W){{.d = {lo, hi}}};
+}
 static ALWAYS_INLINE UNUSED W w_zero(CTX *c) { return w_const(c, 0, 0); }
 static ALWAYS_INLINE UNUSED W w_of_v(CTX *c, V lo) { return w_const(c, lo.n, 0); }
 static ALWAYS_INLINE UNUSED W w_of_vv(CTX *c, V lo, V hi) { return w_const(c, lo.n, hi.n); }
@@ -137,10 +150,16 @@ static ALWAYS_INLINE UNUSED W w_dup_lane(CTX *c, unsigned shape, W w, unsigned i
     static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b, W d) { VEC_CALL(name, &b.r, &d.r, 0); }
 #define WOPI1(name, effects)                                                                                \
     static UNUSED W w_##name(CTX *c, unsigned shape, W a, unsigned imm) { VEC_CALL(name, NULL, NULL, imm); }
-#define WOPI2(name, effects)                                                                                \
-    static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b, unsigned imm) { VEC_CALL(name, &b.r, NULL, imm); }
-#define WOPI3(name, effects)                                                                                \
-    static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b, W d, unsigned imm) { VEC_CALL(name, &b.r, &d.r, imm); }
+#define WOPI2(name, effects)                                                 \
+    static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b, unsigned imm) \
+    {                                                                        \
+        VEC_CALL(name, &b.r, NULL, imm);                                     \
+    }
+#define WOPI3(name, effects)                                                      \
+    static UNUSED W w_##name(CTX *c, unsigned shape, W a, W b, W d, unsigned imm) \
+    {                                                                             \
+        VEC_CALL(name, &b.r, &d.r, imm);                                          \
+    }
 #include "isa/wops.def"
 #undef WOP1
 #undef WOP2
@@ -156,7 +175,10 @@ static UNUSED F f_fcmp(CTX *c, unsigned es, W a, W b, bool signalling)
 
 /* memory */
 
-static ALWAYS_INLINE bool load(CTX *c, unsigned mop, V addr, V *out) { return prim_load(c, mop, addr.n, &out->n); }
+static ALWAYS_INLINE bool load(CTX *c, unsigned mop, V addr, V *out)
+{
+    return prim_load(c, mop, addr.n, &out->n);
+}
 static ALWAYS_INLINE bool store(CTX *c, unsigned mop, V addr, V v) { return prim_store(c, mop, addr.n, v.n); }
 static ALWAYS_INLINE bool load_pair(CTX *c, unsigned mop, V addr, V *a, V *b)
 {
@@ -166,7 +188,10 @@ static ALWAYS_INLINE bool store_pair(CTX *c, unsigned mop, V addr, V a, V b)
 {
     return prim_store_pair(c, mop, addr.n, a.n, b.n);
 }
-static UNUSED bool load_w(CTX *c, unsigned mop, V addr, W *out) { return prim_load_w(c, mop, addr.n, &out->r); }
+static UNUSED bool load_w(CTX *c, unsigned mop, V addr, W *out)
+{
+    return prim_load_w(c, mop, addr.n, &out->r);
+}
 static UNUSED bool store_w(CTX *c, unsigned mop, V addr, W w) { return prim_store_w(c, mop, addr.n, &w.r); }
 static UNUSED bool load_pair_w(CTX *c, unsigned mop, V addr, W *a, W *b)
 {
@@ -231,7 +256,10 @@ static ALWAYS_INLINE void branch_if(CTX *c, V cond, int64_t off)
 }
 static ALWAYS_INLINE void end_block(CTX *c) { c->leave |= LEAVE_END; }
 static void undefined(CTX *c) { prim_undefined(c); }
-static void exception(CTX *c, enum exc_class ec, uint32_t iss, bool next) { prim_exception(c, ec, iss, next); }
+static void exception(CTX *c, enum exc_class ec, uint32_t iss, bool next)
+{
+    prim_exception(c, ec, iss, next);
+}
 static ALWAYS_INLINE unsigned mode_el(CTX *c) { return c->el; }
 static ALWAYS_INLINE UNUSED bool mode_has(CTX *c, enum a64_feature feature) { return cpu_has(c, feature); }
 static ALWAYS_INLINE bool fp_check(CTX *c) { return likely(c->fp_enabled) || prim_fp_trap(c); }
@@ -285,7 +313,8 @@ static ALWAYS_INLINE bool fp_check(CTX *c) { return likely(c->fp_enabled) || pri
 
 enum {
     SLOTS = MEM_PAGE_SIZE / 4,
-    SETS = 256, /* by page number; 4 ways: at most 1024 pages or 32 MiB a vCPU, allocated as the guest needs them */
+    SETS = 256, /* by page number; 4 ways: at most 1024 pages or 32 MiB a vCPU, allocated as the guest needs
+                   them */
     WAYS = 4,
     FIELD_BYTES = 24,
 };
@@ -392,7 +421,8 @@ static ALWAYS_INLINE bool interrupted(const struct cpu *cpu)
     if (likely(!(pending & ~(unsigned)PEND_EVENT)))
         return false;
     return (pending & PEND_LEAVE) || ((pending & PEND_IRQ) && !(cpu->daif & DAIF_I)) ||
-           ((pending & PEND_FIQ) && !(cpu->daif & DAIF_F)) || ((pending & PEND_SERROR) && !(cpu->daif & DAIF_A));
+           ((pending & PEND_FIQ) && !(cpu->daif & DAIF_F)) ||
+           ((pending & PEND_SERROR) && !(cpu->daif & DAIF_A));
 }
 
 /* From cpu->pc until the page, the straight line or the peace ends. */

@@ -92,7 +92,8 @@ static ALWAYS_INLINE uint32_t flags_adc(bool sf, uint64_t a, uint64_t b, unsigne
         r = (uint64_t)(int64_t)(int32_t)wide;
         overflow = (~(a ^ b) & (a ^ wide)) << 32;
     }
-    return (uint32_t)(r >> 63) << 31 | (uint32_t)!r << 30 | (uint32_t)c << 29 | (uint32_t)(overflow >> 63) << 28;
+    return (uint32_t)(r >> 63) << 31 | (uint32_t)!r << 30 | (uint32_t)c << 29 |
+           (uint32_t)(overflow >> 63) << 28;
 }
 
 static ALWAYS_INLINE uint32_t flags_add(bool sf, uint64_t a, uint64_t b)

@@ -1,9 +1,9 @@
 /*
- * What the vocabulary of the instruction bodies (cpu/value.h) does to a struct cpu, on plain numbers: shared by the
- * interpreter and the IR evaluator, so that they differ in nothing but the way there.
+ * What the vocabulary of the instruction bodies (cpu/value.h) does to a struct cpu, on plain numbers: shared
+ * by the interpreter and the IR evaluator, so that they differ in nothing but the way there.
  *
- * On the vCPU's thread.  cpu->pc is the instruction's address and cpu->next_pc where the next one is; functions that
- * return false have taken an exception (next_pc is its vector) and set LEAVE_FAULT.
+ * On the vCPU's thread.  cpu->pc is the instruction's address and cpu->next_pc where the next one is;
+ * functions that return false have taken an exception (next_pc is its vector) and set LEAVE_FAULT.
  */
 #ifndef ARMLET_CPU_PRIM_H
 #define ARMLET_CPU_PRIM_H
@@ -102,7 +102,8 @@ static ALWAYS_INLINE bool prim_sp_check(struct cpu *cpu)
 
 /* memory */
 
-/* The page of code at cpu->pc, by host and guest-physical address.  False: Instruction Abort or PC alignment fault. */
+/* The page of code at cpu->pc, by host and guest-physical address.  False: Instruction Abort or PC alignment
+ * fault. */
 static ALWAYS_INLINE bool prim_fetch(struct cpu *cpu, const uint8_t **hva_page, uint64_t *pa_page)
 {
     return prim_done(cpu, access_fetch(cpu, cpu->pc, hva_page, pa_page));
@@ -181,8 +182,8 @@ static inline bool prim_atomic_rmw(struct cpu *cpu, enum rmw op, unsigned mop, u
     return prim_done(cpu, access_rmw(cpu, op, mop, va, operand, old));
 }
 
-static inline bool prim_atomic_cas(struct cpu *cpu, unsigned mop, uint64_t va, uint64_t expect, uint64_t desired,
-                                   uint64_t *old)
+static inline bool prim_atomic_cas(struct cpu *cpu, unsigned mop, uint64_t va, uint64_t expect,
+                                   uint64_t desired, uint64_t *old)
 {
     return prim_done(cpu, access_cas(cpu, mop, va, expect, desired, old));
 }

@@ -48,7 +48,8 @@ static void make_tables(struct oracle_machine *m)
     sys->ttbr0_el1 = TABLE;
     sys->mair_el1 = 0xff;
     sys->tcr_el1 = 25 | 1u << 8 | 1u << 10 | 3u << 12 | BIT(23) | UINT64_C(2) << 32;
-    sys->sctlr_el1 = (sys->sctlr_el1 & ~(uint64_t)(SCTLR_SA0 | SCTLR_A)) | SCTLR_M | SCTLR_DZE | SCTLR_UCT | SCTLR_UCI;
+    sys->sctlr_el1 =
+        (sys->sctlr_el1 & ~(uint64_t)(SCTLR_SA0 | SCTLR_A)) | SCTLR_M | SCTLR_DZE | SCTLR_UCT | SCTLR_UCI;
     sys->cpacr_el1 = 3u << 20;
 }
 
@@ -164,7 +165,8 @@ static uint32_t random_word(unsigned op, uint64_t *seed)
     uint32_t word = info->value | ((uint32_t)oracle_next(seed) & ~info->mask);
 
     for (int i = 0; i < A64_MAX_FIELDS && info->fields[i].name; i++)
-        if (info->fields[i].name[0] == 'r' && info->fields[i].width == 5 && (word >> info->fields[i].lsb & 31) == 28)
+        if (info->fields[i].name[0] == 'r' && info->fields[i].width == 5 &&
+            (word >> info->fields[i].lsb & 31) == 28)
             word = with_field(word, info->fields[i].lsb, 5, 12);
     return word;
 }
@@ -179,7 +181,8 @@ static uint32_t field(unsigned op, uint32_t word, const char *name)
     return a64_field(op, word, name);
 }
 
-/* A store-exclusive needs a monitor: the matching load-exclusive into XZR, or into a pair with a register nobody uses. */
+/* A store-exclusive needs a monitor: the matching load-exclusive into XZR, or into a pair with a register
+ * nobody uses. */
 static uint32_t exclusive_prefix(unsigned op, uint32_t word)
 {
     uint32_t rn = field(op, word, "rn") << 5;
@@ -188,7 +191,8 @@ static uint32_t exclusive_prefix(unsigned op, uint32_t word)
         return 0x085f7c1f | rn | (word & 0xc0000000);
     if (op == A64_STXP || op == A64_STLXP) {
         for (unsigned r = 0; r < 28; r++)
-            if (r != field(op, word, "rs") && r != field(op, word, "rt") && r != field(op, word, "rt2") && r != rn >> 5)
+            if (r != field(op, word, "rs") && r != field(op, word, "rt") && r != field(op, word, "rt2") &&
+                r != rn >> 5)
                 return 0x887f001f | rn | r << 10 | (word & 0x40000000);
     }
     return (uint32_t)ORACLE_NOP;
@@ -197,7 +201,10 @@ static uint32_t exclusive_prefix(unsigned op, uint32_t word)
 /* Branches go to where the arm64 side has its second way out. */
 static bool aim_branch(unsigned op, struct oracle_record *rec, uint64_t pc)
 {
-    static const struct { const char *name; unsigned width; } rel[] = {{"imm26", 26}, {"imm19", 19}, {"imm14", 14}};
+    static const struct {
+        const char *name;
+        unsigned width;
+    } rel[] = {{"imm26", 26}, {"imm19", 19}, {"imm14", 14}};
 
     if (a64_info[op].group != A64_GROUP_branch)
         return true;
@@ -220,10 +227,11 @@ static void aim_literal(unsigned op, struct oracle_record *rec, uint64_t pc, uin
 }
 
 /*
- * Where the word would access memory with its base register at UNMAPPED.  A store-exclusive without its monitor may
- * access nothing, but its prefix goes to the same place.
+ * Where the word would access memory with its base register at UNMAPPED.  A store-exclusive without its
+ * monitor may access nothing, but its prefix goes to the same place.
  */
-static bool probe(struct oracle_machine *m, const struct oracle_record *original, unsigned slot, uint64_t *address)
+static bool probe(struct oracle_machine *m, const struct oracle_record *original, unsigned slot,
+                  uint64_t *address)
 {
     struct oracle_record rec = *original;
     struct oracle_state st;
@@ -240,7 +248,8 @@ static bool probe(struct oracle_machine *m, const struct oracle_record *original
 }
 
 /* Chooses the base register's value so that the access hits ORACLE_MEM. */
-static bool aim_memory(struct oracle_machine *m, unsigned op, struct oracle_record *rec, unsigned slot, uint64_t *seed)
+static bool aim_memory(struct oracle_machine *m, unsigned op, struct oracle_record *rec, unsigned slot,
+                       uint64_t *seed)
 {
     uint32_t rm = lsb_of(op, "rm") >= 0 ? field(op, rec->word, "rm") : 31;
     uint64_t address, target = ORACLE_MEM + 128 + oracle_next(seed) % 256, r = oracle_next(seed);
@@ -272,8 +281,8 @@ static bool aim_memory(struct oracle_machine *m, unsigned op, struct oracle_reco
 /* System registers that a program may use alike everywhere. */
 static void aim_sysreg(unsigned op, struct oracle_record *rec, uint64_t r)
 {
-    static const uint32_t keys[] = {
-        SYSREG_KEY(3, 3, 4, 2, 0), SYSREG_KEY(3, 3, 4, 4, 1), SYSREG_KEY(3, 3, 4, 4, 0)}; /* NZCV, FPSR, FPCR */
+    static const uint32_t keys[] = {SYSREG_KEY(3, 3, 4, 2, 0), SYSREG_KEY(3, 3, 4, 4, 1),
+                                    SYSREG_KEY(3, 3, 4, 4, 0)}; /* NZCV, FPSR, FPCR */
     uint32_t key = keys[r % ARRAY_LEN(keys)];
 
     rec->word = with_field(a64_info[op].value | (rec->word & 31), 5, 15, key & 0x7fff) | 1u << 20;
@@ -301,7 +310,8 @@ static void keep_away(unsigned op, struct oracle_record *rec)
         rec->fpcr &= ~(uint32_t)FPCR_FZ;
 }
 
-static bool try_pick(struct oracle_machine *m, unsigned op, unsigned slot, uint64_t *seed, struct oracle_record *rec)
+static bool try_pick(struct oracle_machine *m, unsigned op, unsigned slot, uint64_t *seed,
+                     struct oracle_record *rec)
 {
     uint64_t pc = ORACLE_SLOTS + (uint64_t)slot * ORACLE_SLOT_BYTES + ORACLE_WORD_OFFSET;
     struct a64_insn insn;
@@ -326,7 +336,8 @@ static bool try_pick(struct oracle_machine *m, unsigned op, unsigned slot, uint6
     return oracle_interpret(m, rec, slot, 0, &st);
 }
 
-bool oracle_pick(struct oracle_machine *m, unsigned op, unsigned slot, uint64_t *seed, struct oracle_record *rec)
+bool oracle_pick(struct oracle_machine *m, unsigned op, unsigned slot, uint64_t *seed,
+                 struct oracle_record *rec)
 {
     for (int tries = 0; tries < 200; tries++)
         if (try_pick(m, op, slot, seed, rec))
@@ -336,16 +347,16 @@ bool oracle_pick(struct oracle_machine *m, unsigned op, unsigned slot, uint64_t 
 
 /* differences */
 
-static void print_pair(const char *what, unsigned n, uint64_t before, uint64_t a, const char *a_name, uint64_t b,
-                       const char *b_name)
+static void print_pair(const char *what, unsigned n, uint64_t before, uint64_t a, const char *a_name,
+                       uint64_t b, const char *b_name)
 {
     if (a != b)
-        printf("    %s%u: was %016" PRIx64 ", %s %016" PRIx64 ", %s %016" PRIx64 "\n", what, n, before, a_name, a, b_name,
-               b);
+        printf("    %s%u: was %016" PRIx64 ", %s %016" PRIx64 ", %s %016" PRIx64 "\n", what, n, before,
+               a_name, a, b_name, b);
 }
 
-void oracle_print_difference(const struct oracle_state *before, const struct oracle_state *a, const char *a_name,
-                             const struct oracle_state *b, const char *b_name)
+void oracle_print_difference(const struct oracle_state *before, const struct oracle_state *a,
+                             const char *a_name, const struct oracle_state *b, const char *b_name)
 {
     for (unsigned i = 0; i < 32; i++)
         print_pair("x", i, before->x[i], a->x[i], a_name, b->x[i], b_name);
@@ -354,8 +365,8 @@ void oracle_print_difference(const struct oracle_state *before, const struct ora
     print_pair("fpcr", 0, before->fpcr, a->fpcr, a_name, b->fpcr, b_name);
     print_pair("taken", 0, before->taken, a->taken, a_name, b->taken, b_name);
     for (unsigned i = 0; i < 64; i++)
-        print_pair(i & 1 ? "high of v" : "low of v", i / 2, before->v[i / 2][i & 1], a->v[i / 2][i & 1], a_name,
-                   b->v[i / 2][i & 1], b_name);
+        print_pair(i & 1 ? "high of v" : "low of v", i / 2, before->v[i / 2][i & 1], a->v[i / 2][i & 1],
+                   a_name, b->v[i / 2][i & 1], b_name);
     for (unsigned i = 0; i < ORACLE_MEM_BYTES / 8; i++)
         print_pair("mem+", i * 8, before->mem[i], a->mem[i], a_name, b->mem[i], b_name);
 }

@@ -100,7 +100,8 @@ static double now(void)
 
 static void run(struct mem *mem, struct cpu *cpu, unsigned program, double seconds)
 {
-    struct itimerval timer = {.it_value = {(time_t)seconds, (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6)}};
+    struct itimerval timer = {
+        .it_value = {(time_t)seconds, (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6)}};
     double start;
 
     if (!mem_write(mem, START, programs[program].words, programs[program].n * 4))
@@ -114,7 +115,8 @@ static void run(struct mem *mem, struct cpu *cpu, unsigned program, double secon
     setitimer(ITIMER_REAL, &timer, NULL);
     start = now();
     interp_engine.run(cpu);
-    printf("%-8s %7.1f million instructions/s\n", programs[program].name, (double)cpu->icount / 1e6 / (now() - start));
+    printf("%-8s %7.1f million instructions/s\n", programs[program].name,
+           (double)cpu->icount / 1e6 / (now() - start));
 }
 
 int main(int argc, char **argv)

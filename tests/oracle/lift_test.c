@@ -1,11 +1,11 @@
 /*
- * The interpreter against lifted code run by the IR evaluator: random instructions on random states, one by one and in
- * blocks, all state compared.
+ * The interpreter against lifted code run by the IR evaluator: random instructions on random states, one by
+ * one and in blocks, all state compared.
  *
  *     lift_test [--cases N] [--seed S] [--only NAME] [--dump] [--self-test]
  *
- * --self-test falsifies one operation in lifted code and expects to see a difference.  The last line is "N passed, N
- * failed".
+ * --self-test falsifies one operation in lifted code and expects to see a difference.  The last line is "N
+ * passed, N failed".
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -73,8 +73,8 @@ static void print_if(const char *what, uint64_t a, uint64_t b)
         printf("    %s: interpreter %#" PRIx64 ", IR %#" PRIx64 "\n", what, a, b);
 }
 
-static void show(const uint32_t *words, unsigned n, const struct oracle_state *before, const struct outcome *a,
-                 const struct outcome *b)
+static void show(const uint32_t *words, unsigned n, const struct oracle_state *before,
+                 const struct outcome *a, const struct outcome *b)
 {
     for (unsigned i = 0; i < n; i++) {
         char text[A64_TEXT_SIZE];
@@ -118,7 +118,8 @@ static unsigned lift(const uint32_t *words, unsigned n)
 }
 
 /* The same n words (all but the last fall through) both ways. */
-static void compare(const uint32_t *words, unsigned n, const struct oracle_state *before, uint64_t pc, unsigned op)
+static void compare(const uint32_t *words, unsigned n, const struct oracle_state *before, uint64_t pc,
+                    unsigned op)
 {
     static struct outcome a, b;
 
@@ -168,7 +169,8 @@ static void singles(unsigned op, const struct oracle_record *rec, unsigned slot)
     }
 }
 
-/* A straight run of random words, each aimed on its own, so that later accesses go anywhere: faults in the middle. */
+/* A straight run of random words, each aimed on its own, so that later accesses go anywhere: faults in the
+ * middle. */
 static void blocks(uint64_t *seed)
 {
     static struct oracle_state st;
@@ -247,8 +249,8 @@ int main(int argc, char **argv)
     run();
     oracle_machine_free(&t.machine);
     if (t.plant) {
-        printf("a planted difference was %s\n%d passed, %d failed\n", t.failed ? "seen" : "missed", t.failed != 0,
-               t.failed == 0);
+        printf("a planted difference was %s\n%d passed, %d failed\n", t.failed ? "seen" : "missed",
+               t.failed != 0, t.failed == 0);
         return t.failed == 0;
     }
     printf("%" PRIu64 " passed, %" PRIu64 " failed\n", t.passed, t.failed);

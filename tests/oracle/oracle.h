@@ -1,10 +1,11 @@
 /*
- * What the two sides of the instruction oracle share: the host program, which runs our engines, and the arm64 program,
- * which runs the same cases under qemu-aarch64 (or on a real CPU).
+ * What the two sides of the instruction oracle share: the host program, which runs our engines, and the arm64
+ * program, which runs the same cases under qemu-aarch64 (or on a real CPU).
  *
- * A case is a record and a repetition.  Both sides make the machine state from them by the same generator, run the word
- * at the same address on memory at the same address, and compare one hash of everything after; only when hashes
- * differ is the state itself passed on.  Register x28 holds the context and is not used by the words under test.
+ * A case is a record and a repetition.  Both sides make the machine state from them by the same generator,
+ * run the word at the same address on memory at the same address, and compare one hash of everything after;
+ * only when hashes differ is the state itself passed on.  Register x28 holds the context and is not used by
+ * the words under test.
  */
 #ifndef ARMLET_TESTS_ORACLE_H
 #define ARMLET_TESTS_ORACLE_H
@@ -33,7 +34,8 @@ struct oracle_record {
     uint64_t target;   /* the address that memory is reached at */
     uint32_t fpcr;
     uint8_t reg[2];    /* 31 is SP, ORACLE_NONE none */
-    uint8_t copy_reg;  /* registers from here on get what memory has at target: compare-and-swap that succeeds */
+    uint8_t
+        copy_reg; /* registers from here on get what memory has at target: compare-and-swap that succeeds */
     uint8_t copy_n, copy_bytes, pad[3];
 };
 
@@ -64,22 +66,60 @@ static inline uint64_t oracle_next(uint64_t *s) /* splitmix64 */
 static inline uint64_t oracle_edge(uint64_t r)
 {
     static const uint64_t edges[] = {
-        0, 1, ~UINT64_C(0), UINT64_C(1) << 63, ~UINT64_C(0) >> 1, 0x7fffffff, 0x80000000, 0xffffffff, 0x8000, 0x7fff,
-        0x80, 0x7f, UINT64_C(0xffffffff80000000), UINT64_C(0x100000000), 31, 63, 64, 32,
-        /* double: 1, -2, inf, -inf, quiet, signalling, denormals, least normal, greatest, 2^31, 2^63, 0.5, 1.5 */
-        UINT64_C(0x3ff0000000000000), UINT64_C(0xc000000000000000), UINT64_C(0x7ff0000000000000),
-        UINT64_C(0xfff0000000000000), UINT64_C(0x7ff8000000000001), UINT64_C(0xfff4000000000123),
-        UINT64_C(0x000fffffffffffff), UINT64_C(0x8000000000000001), UINT64_C(0x0010000000000000),
-        UINT64_C(0x7fefffffffffffff), UINT64_C(0x41e0000000000000), UINT64_C(0xc3e0000000000000),
-        UINT64_C(0x3fe0000000000000), UINT64_C(0x3ff8000000000000), UINT64_C(0x36a0000000000001),
-        UINT64_C(0x380fffffffffffff), UINT64_C(0x47efffffffffffff),
+        0,
+        1,
+        ~UINT64_C(0),
+        UINT64_C(1) << 63,
+        ~UINT64_C(0) >> 1,
+        0x7fffffff,
+        0x80000000,
+        0xffffffff,
+        0x8000,
+        0x7fff,
+        0x80,
+        0x7f,
+        UINT64_C(0xffffffff80000000),
+        UINT64_C(0x100000000),
+        31,
+        63,
+        64,
+        32,
+        /* double: 1, -2, inf, -inf, quiet, signalling, denormals, least normal, greatest, 2^31, 2^63,
+           0.5, 1.5 */
+        UINT64_C(0x3ff0000000000000),
+        UINT64_C(0xc000000000000000),
+        UINT64_C(0x7ff0000000000000),
+        UINT64_C(0xfff0000000000000),
+        UINT64_C(0x7ff8000000000001),
+        UINT64_C(0xfff4000000000123),
+        UINT64_C(0x000fffffffffffff),
+        UINT64_C(0x8000000000000001),
+        UINT64_C(0x0010000000000000),
+        UINT64_C(0x7fefffffffffffff),
+        UINT64_C(0x41e0000000000000),
+        UINT64_C(0xc3e0000000000000),
+        UINT64_C(0x3fe0000000000000),
+        UINT64_C(0x3ff8000000000000),
+        UINT64_C(0x36a0000000000001),
+        UINT64_C(0x380fffffffffffff),
+        UINT64_C(0x47efffffffffffff),
         /* pairs of singles */
-        UINT64_C(0x3f800000c0000000), UINT64_C(0x7f800000ff800000), UINT64_C(0x7fc000017fa00001),
-        UINT64_C(0x007fffff80000001), UINT64_C(0x008000007f7fffff), UINT64_C(0x4f000000df000000),
-        UINT64_C(0x3f0000003fc00000), UINT64_C(0x33800000477fe000), UINT64_C(0x3870000038000001),
+        UINT64_C(0x3f800000c0000000),
+        UINT64_C(0x7f800000ff800000),
+        UINT64_C(0x7fc000017fa00001),
+        UINT64_C(0x007fffff80000001),
+        UINT64_C(0x008000007f7fffff),
+        UINT64_C(0x4f000000df000000),
+        UINT64_C(0x3f0000003fc00000),
+        UINT64_C(0x33800000477fe000),
+        UINT64_C(0x3870000038000001),
         /* halves */
-        UINT64_C(0x3c00c0007c00fc00), UINT64_C(0x7e017d0103ff8001), UINT64_C(0x04007bff38003e00),
-        UINT64_C(0x807f017e807f017e), UINT64_C(0x8080808080808080), UINT64_C(0x7fff7fff80008000),
+        UINT64_C(0x3c00c0007c00fc00),
+        UINT64_C(0x7e017d0103ff8001),
+        UINT64_C(0x04007bff38003e00),
+        UINT64_C(0x807f017e807f017e),
+        UINT64_C(0x8080808080808080),
+        UINT64_C(0x7fff7fff80008000),
     };
 
     return edges[r % (sizeof edges / sizeof *edges)];

@@ -1,9 +1,9 @@
 /*
- * The arm64 side of the instruction oracle: reads batches on stdin, runs each word on each of its states, and writes the
- * hash of the state after (or the state).  Static program; runs under qemu-aarch64 or on hardware.
+ * The arm64 side of the instruction oracle: reads batches on stdin, runs each word on each of its states, and
+ * writes the hash of the state after (or the state).  Static program; runs under qemu-aarch64 or on hardware.
  *
- * A word runs with all registers set, SP too, so that no signal may arrive: a word that faults ends the program, which
- * the host side sees.
+ * A word runs with all registers set, SP too, so that no signal may arrive: a word that faults ends the
+ * program, which the host side sees.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,8 @@
 
 #include "oracle.h"
 
-_Static_assert(__builtin_offsetof(struct oracle_state, nzcv) == 256 && __builtin_offsetof(struct oracle_state, v) == 288,
+_Static_assert(__builtin_offsetof(struct oracle_state, nzcv) == 256 &&
+                   __builtin_offsetof(struct oracle_state, v) == 288,
                "the assembly below knows them");
 
 void enter(struct oracle_state *st, uint64_t slot);
@@ -48,8 +49,10 @@ __asm__(".text\n"
         "    ldr x2, [x28, #264]\n    msr fpsr, x2\n"
         "    ldr x2, [x28, #272]\n    msr fpcr, x2\n"
         "    ldr x2, [x28, #248]\n    mov sp, x2\n"
-        "    ldp x0, x1, [x28]\n      ldp x2, x3, [x28, #16]\n  ldp x4, x5, [x28, #32]\n   ldp x6, x7, [x28, #48]\n"
-        "    ldp x8, x9, [x28, #64]\n ldp x10, x11, [x28, #80]\n ldp x12, x13, [x28, #96]\n ldp x14, x15, [x28, #112]\n"
+        "    ldp x0, x1, [x28]\n      ldp x2, x3, [x28, #16]\n  ldp x4, x5, [x28, #32]\n   ldp x6, x7, [x28, "
+        "#48]\n"
+        "    ldp x8, x9, [x28, #64]\n ldp x10, x11, [x28, #80]\n ldp x12, x13, [x28, #96]\n ldp x14, x15, "
+        "[x28, #112]\n"
         "    ldp x16, x17, [x28, #128]\n ldp x18, x19, [x28, #144]\n ldp x20, x21, [x28, #160]\n"
         "    ldp x22, x23, [x28, #176]\n ldp x24, x25, [x28, #192]\n ldp x26, x27, [x28, #208]\n"
         "    ldp x29, x30, [x28, #232]\n"
@@ -60,8 +63,10 @@ __asm__(".text\n"
         "way_out_taken:\n"
         "    str x0, [x28]\n    movz x0, #1\n"
         "1:  str x0, [x28, #280]\n"
-        "    str x1, [x28, #8]\n      stp x2, x3, [x28, #16]\n  stp x4, x5, [x28, #32]\n   stp x6, x7, [x28, #48]\n"
-        "    stp x8, x9, [x28, #64]\n stp x10, x11, [x28, #80]\n stp x12, x13, [x28, #96]\n stp x14, x15, [x28, #112]\n"
+        "    str x1, [x28, #8]\n      stp x2, x3, [x28, #16]\n  stp x4, x5, [x28, #32]\n   stp x6, x7, [x28, "
+        "#48]\n"
+        "    stp x8, x9, [x28, #64]\n stp x10, x11, [x28, #80]\n stp x12, x13, [x28, #96]\n stp x14, x15, "
+        "[x28, #112]\n"
         "    stp x16, x17, [x28, #128]\n stp x18, x19, [x28, #144]\n stp x20, x21, [x28, #160]\n"
         "    stp x22, x23, [x28, #176]\n stp x24, x25, [x28, #192]\n stp x26, x27, [x28, #208]\n"
         "    stp x29, x30, [x28, #232]\n"
@@ -105,8 +110,9 @@ static void lay_out(const struct oracle_record *rec, uint32_t n)
     memcpy(code + 4096, (const void *)way_out, (uint64_t)way_out_end - (uint64_t)way_out);
     for (uint32_t i = 0; i < n; i++) {
         uint64_t at = ORACLE_SLOTS + (uint64_t)i * ORACLE_SLOT_BYTES;
-        uint32_t slot[8] = {0x580000dc /* ldr x28, .+24 */, rec[i].prefix, rec[i].word, branch_to(at + 12, out),
-                            branch_to(at + 16, out_taken), ORACLE_NOP, (uint32_t)ORACLE_CTX, 0};
+        uint32_t slot[8] = {
+            0x580000dc /* ldr x28, .+24 */, rec[i].prefix, rec[i].word,          branch_to(at + 12, out),
+            branch_to(at + 16, out_taken),  ORACLE_NOP,    (uint32_t)ORACLE_CTX, 0};
         memcpy((void *)at, slot, sizeof slot);
     }
     __builtin___clear_cache((char *)code, (char *)code + 8192 + (size_t)n * ORACLE_SLOT_BYTES);

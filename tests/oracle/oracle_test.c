@@ -83,13 +83,13 @@ static void runner_stop(struct runner *r)
 
 static bool runner_send(struct runner *r, const struct oracle_record *rec, struct oracle_batch batch)
 {
-    return fwrite(&batch, sizeof batch, 1, r->to) == 1 && fwrite(rec, sizeof *rec, batch.n, r->to) == batch.n &&
-           fflush(r->to) == 0;
+    return fwrite(&batch, sizeof batch, 1, r->to) == 1 &&
+           fwrite(rec, sizeof *rec, batch.n, r->to) == batch.n && fflush(r->to) == 0;
 }
 
 /*
- * The outside's state after one repetition of record i.  The record keeps its slot, because its address matters: the
- * slots before it are filled with copies.  False: the outside died on it.
+ * The outside's state after one repetition of record i.  The record keeps its slot, because its address
+ * matters: the slots before it are filled with copies.  False: the outside died on it.
  */
 static bool ask_detail(unsigned i, uint32_t rep, struct oracle_state *st)
 {
@@ -142,7 +142,8 @@ static void interpret_batch(unsigned n)
 
     for (unsigned i = 0; i < n; i++)
         for (uint32_t rep = 0; rep < REPS; rep++)
-            t.want[i * REPS + rep] = oracle_interpret(&t.machine, &t.rec[i], i, rep, &st) ? oracle_hash(&st) : 0;
+            t.want[i * REPS + rep] =
+                oracle_interpret(&t.machine, &t.rec[i], i, rep, &st) ? oracle_hash(&st) : 0;
     if (t.planted)
         t.want[t.plant % (n * REPS)] ^= 1;
 }
