@@ -15,6 +15,7 @@
 #include "machine/chardevs.h"
 #include "machine/devices.h"
 #include "machine/devtree.h"
+#include "machine/diagnose.h"
 #include "machine/virt.h"
 
 struct machine {
@@ -22,6 +23,7 @@ struct machine {
     struct chardevs *chardevs;
     struct board board;
     struct devices *devices;
+    struct diagnose *diagnose;
     struct boot_files files;
     GMainLoop *loop;
     GSource *request_source;
@@ -46,7 +48,8 @@ static bool load(struct machine *m, uint64_t *pc, GError **err)
 {
     struct boot_image image;
 
-    if (!boot_load(m->board.mem, &m->files, &image, err))
+    if (!boot_load(m->board.mem, &m->files, &image, err) ||
+        !diagnose_check_kernel(m->board.mem, &image, m->config, m->board.cluster->cpu[0], err))
         return false;
     GBytes *tree = build_tree(m->config, &image, err);
     if (!tree)
@@ -109,6 +112,7 @@ static void reset(struct machine *m)
         return;
     }
     cluster_reset(m->board.cluster, pc, 0);
+    diagnose_start(m->diagnose, m->board.cluster);
     cluster_resume(m->board.cluster);
 }
 
@@ -141,6 +145,9 @@ static gboolean on_request(gpointer opaque)
     struct machine *m = opaque;
     unsigned requests = atomic_exchange(&m->requests, 0);
 
+    /* With panic=N the kernel reboots before its panic has been acted upon. */
+    if (diagnose_panicked(m->diagnose) && requests & 1u << MACHINE_RESET && m->config->on_panic != PANIC_NONE)
+        requests = 1u << MACHINE_PANIC;
     if (requests & 1u << MACHINE_QUIT)
         end(m, 0);
     else if (requests & 1u << MACHINE_POWER_OFF)
@@ -166,6 +173,11 @@ static void quit(void *opaque)
     machine_request(opaque, MACHINE_QUIT);
 }
 
+static void panicked(void *opaque)
+{
+    machine_request(opaque, MACHINE_PANIC);
+}
+
 static char *commit(void *opaque)
 {
     return devices_commit(((struct machine *)opaque)->devices);
@@ -180,17 +192,35 @@ static gboolean on_signal(gpointer m)
 
 /* --- life ---------------------------------------------------------------------------------------------------- */
 
+/* Options that are accepted, so that their users' scripts run, and do nothing yet. */
+static void warn_absent(const struct config *c)
+{
+    bool monitor = false;
+
+    for (guint i = 0; i < c->monitor->len; i++) {
+        const char *where = g_ptr_array_index(c->monitor, i);
+        monitor |= strcmp(where, "none") && strcmp(where, "null");
+    }
+    if (monitor || c->mons->len)
+        warn("the monitor is not here yet: -monitor and -mon have no effect");
+    if (c->gdb)
+        warn("the gdb stub is not here yet: -gdb and -s have no effect");
+}
+
 static bool build(struct machine *m, GError **err)
 {
     const struct mux_actions actions = { .quit = quit, .commit = commit, .opaque = m };
 
     m->chardevs = chardevs_new(m->config, &actions, err);
-    if (!m->chardevs || !boot_open(&m->files, m->config->kernel, m->config->initrd, err) ||
-        !board_init(&m->board, m->config, chardevs_serial(m->chardevs, 0), err))
+    if (!m->chardevs || !boot_open(&m->files, m->config->kernel, m->config->initrd, err))
+        return false;
+    m->diagnose = diagnose_new(m->config, chardevs_serial(m->chardevs, 0), panicked, m);
+    if (!board_init(&m->board, m->config, diagnose_console(m->diagnose), err))
         return false;
     m->devices = devices_new(m->config, &m->board, m->chardevs, err);
     if (!m->devices)
         return false;
+    warn_absent(m->config);
     m->board.cluster->ops = &cluster_callbacks;
     m->board.cluster->ops_opaque = m;
     return true;
@@ -227,8 +257,10 @@ int machine_run(struct machine *m)
         g_error_free(err);
         return 1;
     }
+    diagnose_start(m->diagnose, m->board.cluster);
     cluster_start(m->board.cluster, pc, 0, m->config->paused);
     g_main_loop_run(m->loop);
+    diagnose_stop(m->diagnose);
     cluster_stop(m->board.cluster);
     chardevs_drain(m->chardevs);
     return m->status;
@@ -241,6 +273,7 @@ void machine_free(struct machine *m)
             g_source_remove(m->signals[i]);
     board_fini(&m->board);
     g_clear_pointer(&m->devices, devices_free);
+    g_clear_pointer(&m->diagnose, diagnose_free);
     g_clear_pointer(&m->chardevs, chardevs_free);
     boot_close(&m->files);
     g_source_destroy(m->request_source);
