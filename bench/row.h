@@ -16,7 +16,7 @@ struct row {
 
 extern const struct row rows_int[], rows_call[], rows_fp[], rows_vec[], rows_mem[], rows_os[], rows_sync[];
 
-/* What the row took where that is not the time spent in run(): a latency.  Seconds for all iterations together. */
+/* What the row took, seconds for all iterations, where that is not the time spent in run(): a latency. */
 void row_set_seconds(double seconds);
 double row_now(void);
 

@@ -1,4 +1,4 @@
-/* Calls, returns and indirect jumps: recursion, function pointers, and a bytecode interpreter in two styles. */
+/* Calls, returns and indirect jumps: recursion, function pointers, a bytecode interpreter in two styles. */
 #include "row.h"
 
 static __attribute__((noinline, noclone, optimize("no-optimize-sibling-calls"))) uint64_t fib(unsigned long n)
@@ -33,11 +33,16 @@ static struct shape shapes[1024];
 
 static void setup_shapes(void)
 {
-    static uint64_t (*const kinds[])(const struct shape *) = {area_square, area_oblong, area_triangle, area_line};
+    static uint64_t (*const kinds[])(const struct shape *) = {
+        area_square, area_oblong, area_triangle, area_line,
+    };
     uint64_t s = 4711;
 
-    for (unsigned i = 0; i < 1024; i++)
-        shapes[i] = (struct shape){kinds[row_random(&s) >> 20 & 3], row_random(&s) & 0xffff, row_random(&s) & 0xffff};
+    for (unsigned i = 0; i < 1024; i++) {
+        shapes[i].area = kinds[row_random(&s) >> 20 & 3];
+        shapes[i].a = row_random(&s) & 0xffff;
+        shapes[i].b = row_random(&s) & 0xffff;
+    }
 }
 
 static uint64_t run_virtual(unsigned long n)
@@ -56,16 +61,19 @@ static uint64_t run_virtual(unsigned long n)
 
 enum { PUSH, GET, SET, ADD, MUL, AND, XOR, LESS, JZ, JMP, HALT };
 
-/* i = 0; s = 1; while (i < n) { s = (s * 31 + i) & 0xffffff; if (s & 1) s ^= i; i += 1; }   locals: 0 n, 1 i, 2 s */
+/*
+ * i = 0; s = 1; while (i < n) { s = (s * 31 + i) & 0xffffff; if (s & 1) s ^= i; i += 1; }
+ * Locals: 0 n, 1 i, 2 s.  The comments are where the line begins.
+ */
 static const int32_t program[] = {
     PUSH, 0, SET, 1, PUSH, 1, SET, 2,
-    GET, 1, GET, 0, LESS, JZ, 49,                                            /* 8 */
-    GET, 2, PUSH, 31, MUL, GET, 1, ADD, PUSH, 0xffffff, AND, SET, 2,         /* 15 */
-    GET, 2, PUSH, 1, AND, JZ, 42,                                            /* 28 */
-    GET, 2, GET, 1, XOR, SET, 2,                                             /* 35 */
-    GET, 1, PUSH, 1, ADD, JMP, 50,                                           /* 42 */
-    HALT,                                                                    /* 49 */
-    SET, 1, JMP, 8,                                                          /* 50 */
+    GET, 1, GET, 0, LESS, JZ, 49, /* 8 */
+    GET, 2, PUSH, 31, MUL, GET, 1, ADD, PUSH, 0xffffff, AND, SET, 2, /* 15 */
+    GET, 2, PUSH, 1, AND, JZ, 42, /* 28 */
+    GET, 2, GET, 1, XOR, SET, 2, /* 35 */
+    GET, 1, PUSH, 1, ADD, JMP, 50, /* 42 */
+    HALT, /* 49 */
+    SET, 1, JMP, 8, /* 50 */
 };
 
 static __attribute__((noinline)) int64_t vm_switch(const int32_t *code, int64_t n)
@@ -92,7 +100,9 @@ static __attribute__((noinline)) int64_t vm_switch(const int32_t *code, int64_t 
 
 static __attribute__((noinline)) int64_t vm_goto(const int32_t *code, int64_t n)
 {
-    static const void *const label[] = {&&push, &&get, &&set, &&add, &&mul, &&and, &&xor, &&less, &&jz, &&jmp, &&halt};
+    static const void *const label[] = {
+        &&push, &&get, &&set, &&add, &&mul, &&and, &&xor, &&less, &&jz, &&jmp, &&halt,
+    };
     int64_t stack[16], local[4] = {n}, *sp = stack;
     const int32_t *pc = code;
 
@@ -124,7 +134,7 @@ static uint64_t run_vm_goto(unsigned long n)
 
 const struct row rows_call[] = {
     {"fib", 60, run_fib, NULL},
-    {"virtual", 40000000, run_virtual, setup_shapes},
+    {"virtual", 20000000, run_virtual, setup_shapes},
     {"vm-switch", 2000000, run_vm_switch, NULL},
     {"vm-goto", 2000000, run_vm_goto, NULL},
     {0},

@@ -79,7 +79,7 @@ static uint64_t run_mandel(unsigned long n)
 }
 
 const struct row rows_fp[] = {
-    {"nbody", 200000, run_nbody, setup_bodies},
-    {"mandel", 300, run_mandel, NULL},
+    {"nbody", 300000, run_nbody, setup_bodies},
+    {"mandel", 1500, run_mandel, NULL},
     {0},
 };

@@ -46,7 +46,8 @@ static uint32_t sha_k[64], sha_h[8];
 /* The constants are the fractions of roots of primes: 32 bits of them, by integer search. */
 static uint32_t root_fraction(unsigned prime, int cube)
 {
-    unsigned __int128 goal = (unsigned __int128)prime << (cube ? 96 : 64), low = 0, high = (unsigned __int128)1 << 40;
+    unsigned __int128 goal = (unsigned __int128)prime << (cube ? 96 : 64);
+    unsigned __int128 low = 0, high = (unsigned __int128)1 << 40;
 
     while (high - low > 1) {
         unsigned __int128 m = (low + high) / 2, square = m * m;
@@ -78,12 +79,17 @@ static void setup_sha(void)
 
 #define ROR(x, n) ((x) >> (n) | (x) << (32 - (n)))
 
+static uint32_t sha_word(const unsigned char *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
 static void sha_block(uint32_t *state, const unsigned char *p)
 {
     uint32_t w[64], s[8];
 
     for (unsigned i = 0; i < 16; i++)
-        w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 | p[4 * i + 3];
+        w[i] = sha_word(p + 4 * i);
     for (unsigned i = 16; i < 64; i++) {
         uint32_t x = w[i - 15], y = w[i - 2];
 
@@ -91,8 +97,8 @@ static void sha_block(uint32_t *state, const unsigned char *p)
     }
     memcpy(s, state, sizeof s);
     for (unsigned i = 0; i < 64; i++) {
-        uint32_t t1 = s[7] + (ROR(s[4], 6) ^ ROR(s[4], 11) ^ ROR(s[4], 25)) + ((s[4] & s[5]) ^ (~s[4] & s[6])) +
-                      sha_k[i] + w[i];
+        uint32_t t1 = s[7] + (ROR(s[4], 6) ^ ROR(s[4], 11) ^ ROR(s[4], 25)) +
+                      ((s[4] & s[5]) ^ (~s[4] & s[6])) + sha_k[i] + w[i];
         uint32_t t2 = (ROR(s[0], 2) ^ ROR(s[0], 13) ^ ROR(s[0], 22)) +
                       ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
 
@@ -192,8 +198,8 @@ static uint64_t run_qsort(unsigned long n)
 
 const struct row rows_int[] = {
     {"int-mix", 30000000, run_mix, setup_table},
-    {"sha256-c", 300000, run_sha, setup_sha},
-    {"sort", 30, run_sort, NULL},
+    {"sha256-c", 500000, run_sha, setup_sha},
+    {"sort", 50, run_sort, NULL},
     {"qsort", 20, run_qsort, NULL},
     {0},
 };

@@ -60,7 +60,7 @@ static uint64_t run_strcmp(unsigned long n)
     return sum;
 }
 
-/* A chase: each step's address comes from the one before.  One visit of every cache line, in a random order. */
+/* A chase: each step's address comes from the one before.  Every cache line once, in a random order. */
 
 static uint32_t *chain;
 
@@ -112,10 +112,10 @@ static uint64_t run_random32(unsigned long n) { return run_random(n, 32 * MEGA /
 static uint64_t run_random64(unsigned long n) { return run_random(n, 64 * MEGA / 64); }
 
 const struct row rows_mem[] = {
-    {"memset", 30000, run_memset, setup_buffers},
+    {"memset", 100000, run_memset, setup_buffers},
     {"memcpy", 20000, run_memcpy, setup_buffers},
-    {"strlen", 2000000, run_strlen, setup_buffers},
-    {"strcmp", 2000000, run_strcmp, setup_buffers},
+    {"strlen", 1000000, run_strlen, setup_buffers},
+    {"strcmp", 3000000, run_strcmp, setup_buffers},
     {"chase-32M", 3000000, run_chase, setup_chase32},
     {"chase-64M", 2500000, run_chase, setup_chase64},
     {"random-32M", 4000000, run_random32, setup_chase32},

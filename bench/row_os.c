@@ -128,7 +128,7 @@ static uint64_t run_exec(unsigned long n)
     return sum;
 }
 
-/* Take write permission away and give it back; the pages stay in use, so every change costs an invalidation. */
+/* Take write permission away and give it back; the pages stay in use: every change costs an invalidation. */
 static uint64_t run_mprotect(unsigned long n)
 {
     volatile char *p = row_alloc((unsigned long)PROT_PAGES * PAGE, 0);
@@ -186,15 +186,15 @@ static uint64_t run_sigsegv(unsigned long n)
 }
 
 const struct row rows_os[] = {
-    {"getppid", 500000, run_getppid, NULL},
-    {"fault", 400, run_fault, NULL},
-    {"pipe", 30000, run_pipe, NULL},
-    {"yield", 60000, run_yield, NULL},
+    {"getppid", 100000, run_getppid, NULL},
+    {"fault", 150, run_fault, NULL},
+    {"pipe", 8000, run_pipe, NULL},
+    {"yield", 20000, run_yield, NULL},
     {"fork", 800, run_fork, NULL},
     {"exec", 300, run_exec, NULL},
     {"mprotect", 15000, run_mprotect, NULL},
-    {"signal", 60000, run_signal, NULL},
-    {"sigsegv", 30000, run_sigsegv, NULL},
-    {"smp2-pipe", 5000, run_pipe2, NULL},
+    {"signal", 20000, run_signal, NULL},
+    {"sigsegv", 12000, run_sigsegv, NULL},
+    {"smp2-pipe", 1000, run_pipe2, NULL},
     {0},
 };

@@ -104,9 +104,9 @@ static uint64_t run_bytes(unsigned long n)
 }
 
 const struct row rows_vec[] = {
-    {"daxpy", 20000, run_daxpy, setup},
-    {"matmul", 60, run_matmul, setup},
+    {"daxpy", 15000, run_daxpy, setup},
+    {"matmul", 100, run_matmul, setup},
     {"vec-float", 10000, run_float, setup},
-    {"vec-bytes", 30000, run_bytes, setup},
+    {"vec-bytes", 60000, run_bytes, setup},
     {0},
 };

@@ -3,6 +3,7 @@
  *
  *   rows NAME [DIVISOR]        do the row's work, or a fraction of it
  *   rows --time NAME CMD...    run a program; its output makes the checksum
+ *   rows --speed NAME CMD...   run `openssl speed -mr'; SECONDS is for 100 MB at the speed that it tells
  *   rows --list
  *
  * Prints "row NAME SECONDS ITERATIONS CHECKSUM".  The same source is built for the guest and for the host.
@@ -19,7 +20,9 @@
 #include <time.h>
 #include <unistd.h>
 
-static const struct row *const tables[] = {rows_int, rows_call, rows_fp, rows_vec, rows_mem, rows_os, rows_sync};
+static const struct row *const tables[] = {
+    rows_int, rows_call, rows_fp, rows_vec, rows_mem, rows_os, rows_sync,
+};
 #define NTABLES (sizeof tables / sizeof *tables)
 
 static double seconds_set = -1;
@@ -83,23 +86,30 @@ static int run(const struct row *r, unsigned long divisor)
     return 0;
 }
 
-/* Reads what the child writes until it ends. */
-static uint64_t checksum_of(int fd)
+/* What a program writes until it ends, and how long that takes; exits if the program fails. */
+struct output {
+    double seconds;
+    uint64_t check;
+    char head[4096]; /* its beginning, terminated */
+};
+
+static void read_output(int fd, struct output *out)
 {
     static unsigned char buf[65536];
-    uint64_t check = 0;
+    size_t have = 0;
     ssize_t got;
 
     while ((got = read(fd, buf, sizeof buf)) > 0)
-        for (ssize_t i = 0; i < got; i++)
-            check = row_mix(check, buf[i]);
-    return check;
+        for (ssize_t i = 0; i < got; i++) {
+            out->check = row_mix(out->check, buf[i]);
+            if (have < sizeof out->head - 1)
+                out->head[have++] = (char)buf[i];
+        }
 }
 
-static int time_command(const char *name, char **argv)
+static void run_command(char **argv, struct output *out)
 {
     int ends[2], status;
-    uint64_t check;
     double t;
     pid_t pid;
 
@@ -115,12 +125,35 @@ static int time_command(const char *name, char **argv)
         row_need(0, argv[0]);
     }
     close(ends[1]);
-    check = checksum_of(ends[0]);
+    read_output(ends[0], out);
     row_need(waitpid(pid, &status, 0) == pid, "waitpid");
-    t = row_now() - t;
+    out->seconds = row_now() - t;
     if (status)
+        exit(1);
+}
+
+static int time_command(const char *name, char **argv)
+{
+    struct output out = {0};
+
+    run_command(argv, &out);
+    report(name, out.seconds, 1, out.check);
+    return 0;
+}
+
+/* "+F:number:name:bytes a second" */
+static int speed_command(const char *name, char **argv)
+{
+    const double bytes = 1e8;
+    struct output out = {0};
+    const char *line, *speed;
+
+    run_command(argv, &out);
+    line = strstr(out.head, "+F:");
+    speed = line ? strrchr(line, ':') : NULL;
+    if (!speed || strtod(speed + 1, NULL) <= 0)
         return 1;
-    report(name, t, 1, check);
+    report(name, bytes / strtod(speed + 1, NULL), (unsigned long)bytes, 0);
     return 0;
 }
 
@@ -132,11 +165,13 @@ int main(int argc, char **argv)
         return list();
     if (argc >= 4 && !strcmp(argv[1], "--time"))
         return time_command(argv[2], argv + 3);
+    if (argc >= 4 && !strcmp(argv[1], "--speed"))
+        return speed_command(argv[2], argv + 3);
     if (argc >= 2)
         for (unsigned t = 0; t < NTABLES; t++)
             for (const struct row *r = tables[t]; r->name; r++)
                 if (!strcmp(r->name, argv[1]))
                     return run(r, argc > 2 && atol(argv[2]) > 0 ? (unsigned long)atol(argv[2]) : 1);
-    fprintf(stderr, "usage: rows NAME [DIVISOR] | --time NAME CMD... | --list\n");
+    fprintf(stderr, "usage: rows NAME [DIVISOR] | --time|--speed NAME CMD... | --list\n");
     return 2;
 }

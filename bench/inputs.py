@@ -1,0 +1,265 @@
+"""What the benchmark runs: guest and host programs, initial file systems, the kernel, the peer.
+
+Everything made is kept in $XDG_CACHE_HOME/armlet/bench under a hash of what it was made of.
+"""
+import fcntl
+import glob
+import hashlib
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SOURCE = os.path.dirname(HERE)
+CC = {"arm64": "aarch64-linux-gnu-gcc", "native": "gcc"}
+CFLAGS = ["-std=gnu17", "-Wall", "-Wextra", "-Wshadow", "-Wmissing-prototypes"]
+OPTIMISED_MORE = ("row_vec.c",)
+# x16, x17: see baremetal.c.
+BARE_FLAGS = ["-O2", "-ffreestanding", "-fno-pic", "-no-pie", "-fno-stack-protector", "-mgeneral-regs-only",
+              "-ffixed-x16", "-ffixed-x17", "-mno-outline-atomics", "-fno-tree-loop-distribute-patterns",
+              "-Wno-main", "-nostdlib", "-static", "-Wl,--build-id=none", "-Wl,--no-warn-rwx-segments"]
+
+PACKAGES = ["openssl", "python3", "sqlite3", "xz-utils", "gzip"]
+NOT_NEEDED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/perl", "usr/share/info",
+              "usr/lib/aarch64-linux-gnu/perl", "usr/lib/aarch64-linux-gnu/gconv")
+TEXT_BYTES = 4 << 20
+# How a real program is run, NAME: (rows' option, command); {data} is the folder with the inputs.
+REAL = {
+    "openssl-sha256": ("--speed", "openssl speed -mr -elapsed -seconds 1 -bytes 16384 -evp sha256"),
+    "openssl-aes-gcm": ("--speed", "openssl speed -mr -elapsed -seconds 1 -bytes 16384 -evp aes-128-gcm"),
+    "python": ("--time", "python3 {data}/loop.py"),
+    "sqlite": ("--time", "sqlite3 -init {data}/script.sql :memory: .quit"),
+    "xz": ("--time", "xz -c -T1 -3 {data}/text"),
+    "gzip": ("--time", "gzip -c -n {data}/text"),
+}
+
+
+def cache(*parts):
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.expanduser("~/.cache")
+    path = os.path.join(base, "armlet", "bench", *parts)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return path
+
+
+def hash_of(*things):
+    h = hashlib.sha256()
+    for thing in things:
+        data = thing if isinstance(thing, bytes) else repr(thing).encode()
+        h.update(b"%d:" % len(data) + data)
+    return h.hexdigest()[:16]
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def run(argv, **more):
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, **more)
+    if done.returncode:
+        sys.exit(f"bench: {' '.join(argv[:4])}... failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+    return done.stdout
+
+
+def made(path, make):
+    """`path', made by make(temporary path) if it is not there."""
+    with open(cache("lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(path):
+            new = path + ".new"
+            shutil.rmtree(new, ignore_errors=True)
+            make(new)
+            os.rename(new, path)
+    return path
+
+
+# programs
+
+def compiler_version(cc):
+    if not shutil.which(cc):
+        sys.exit(f"bench: {cc} is needed; `make bench' installs it")
+    return run([cc, "--version"]).splitlines()[0]
+
+
+def rows_program(kind):
+    """The path of the program of all rows, for "arm64" or "native"."""
+    sources = sorted(glob.glob(os.path.join(HERE, "row*.c")))
+    cc = CC[kind]
+    header = os.path.join(HERE, "row.h")
+    key = hash_of(compiler_version(cc), CFLAGS, OPTIMISED_MORE, *map(read, sources), read(header))
+
+    def make(new):
+        objects = []
+        os.makedirs(new + ".o", exist_ok=True)
+        for source in sources:
+            name = os.path.basename(source)
+            objects.append(os.path.join(new + ".o", name + ".o"))
+            run([cc, *CFLAGS, "-O3" if name in OPTIMISED_MORE else "-O2", "-c", source, "-o", objects[-1]])
+        run([cc, "-static", "-o", new, *objects, "-lm", "-pthread"])
+        shutil.rmtree(new + ".o")
+
+    return made(cache(f"rows-{kind}-{key}"), make)
+
+
+def baremetal_program():
+    parts = [os.path.join(HERE, n) for n in ("baremetal_start.S", "baremetal.c")]
+    script = os.path.join(HERE, "baremetal.ld")
+    key = hash_of(compiler_version(CC["arm64"]), CFLAGS, BARE_FLAGS, read(script), *map(read, parts))
+    return made(cache(f"baremetal-{key}.elf"),
+                lambda new: run([CC["arm64"], *CFLAGS, *BARE_FLAGS, "-Wl,-T," + script, "-o", new, *parts]))
+
+
+# cpio archives (the "newc" format), which the kernel unpacks one after the other
+
+class Archive:
+    def __init__(self):
+        self.entries = {}
+
+    def add(self, path, mode, data=b""):
+        folder = os.path.dirname(path)
+        if folder and folder not in self.entries:
+            self.add(folder, stat.S_IFDIR | 0o755)
+        self.entries[path] = (mode, data)
+
+    def add_file(self, path, host):
+        self.add(path, stat.S_IFREG | (0o755 if os.access(host, os.X_OK) else 0o644), read(host))
+
+    def add_tree(self, top):
+        for folder, folders, files in os.walk(top):
+            inside = os.path.relpath(folder, top)
+            if inside.startswith(NOT_NEEDED):
+                folders.clear()
+                continue
+            for name in sorted(files + folders):
+                host, path = os.path.join(folder, name), os.path.normpath(os.path.join(inside, name))
+                if os.path.islink(host):
+                    self.add(path, stat.S_IFLNK | 0o777, os.readlink(host).encode())
+                elif os.path.isfile(host):
+                    self.add_file(path, host)
+
+    @staticmethod
+    def entry(number, path, mode, data):
+        name = path.encode() + b"\0"
+        links = 2 if stat.S_ISDIR(mode) else 1
+        fields = [number, mode, 0, 0, links, 0, len(data), 0, 0, 0, 0, len(name), 0]
+        out = b"070701" + b"".join(b"%08X" % f for f in fields) + name
+        out += b"\0" * (-len(out) % 4) + data
+        return out + b"\0" * (-len(out) % 4)
+
+    def write(self, f):
+        # Folders before what is in them.
+        for number, path in enumerate(sorted(self.entries), 1):
+            f.write(self.entry(number, path, *self.entries[path]))
+        f.write(self.entry(0, "TRAILER!!!", 0, b""))
+
+
+# initial file systems
+
+def lab_paths(build):
+    """kernel, release, initramfs: Debian's, from armlet's own cache."""
+    program = os.path.join(build, "tests/lab_paths")
+    return dict(line.split("=", 1) for line in run([program, "6.1"]).splitlines())
+
+
+def rows_initramfs(base, real):
+    """The base archive, the rows, and where `real' the programs of Debian."""
+    program, init = rows_program("arm64"), os.path.join(HERE, "init")
+    tree = real_tree() if real else None
+    key = hash_of(read(base), read(program), read(init), sorted(REAL.items()), tree, *real_inputs_bytes())
+
+    def make(new):
+        archive = Archive()
+        archive.add_file("bench/rows", program)
+        archive.add("bench/init", stat.S_IFREG | 0o755, read(init))
+        if tree:
+            archive.add_tree(tree)
+            folder = real_inputs(tree)
+            for name in os.listdir(folder):
+                archive.add_file("data/" + name, os.path.join(folder, name))
+            lines = [f"{n} {how} {command.format(data='/data')}\n" for n, (how, command) in REAL.items()]
+            archive.add("bench/real", stat.S_IFREG | 0o644, "".join(lines).encode())
+        with open(new, "wb") as f:
+            f.write(read(base))
+            archive.write(f)
+
+    return made(cache(f"initramfs-{key}.cpio"), make)
+
+
+# real programs
+
+APT_CONF = """#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear APT::Architectures;
+APT::Architecture "arm64";
+APT::Architectures {{ "arm64"; }};
+APT::Sandbox::User "";
+APT::Update::Error-Mode "any";
+APT::Install-Recommends "false";
+Acquire::Languages "none";
+Dir::State "{state}";
+Dir::State::lists "{state}/lists";
+Dir::State::status "{state}/status";
+Dir::Cache "{state}/cache";
+Dir::Etc::sourcelist "{state}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::Log "{state}";
+"""
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+SOURCES = f"deb [arch=arm64 signed-by={KEYRING}] http://deb.debian.org/debian bookworm main\n"
+
+
+def fetch_packages(new):
+    state, debs = cache("apt"), new + ".debs"
+    for folder in (state + "/lists/partial", state + "/cache/archives/partial", debs, new):
+        os.makedirs(folder, exist_ok=True)
+    for name, text in (("apt.conf", APT_CONF.format(state=state)), ("sources.list", SOURCES), ("status", "")):
+        with open(os.path.join(state, name), "w") as f:
+            f.write(text)
+
+    def apt(*args, **more):
+        env = dict(os.environ, LC_ALL="C")
+        return run(["apt-get", "-q", "-c", state + "/apt.conf", *args], env=env, **more)
+
+    print("bench: fetching arm64 programs from Debian", file=sys.stderr, flush=True)
+    apt("update")
+    plan = apt("--simulate", "install", *PACKAGES)
+    wanted = [f"{n}={v}" for n, v in re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+)", plan, re.M)]
+    apt("download", *wanted, cwd=debs)
+    for deb in sorted(glob.glob(os.path.join(debs, "*.deb"))):
+        run(["dpkg-deb", "-x", deb, new])
+    shutil.rmtree(debs)
+
+
+def real_tree():
+    return made(cache(f"debian-{hash_of(PACKAGES, SOURCES)}"), fetch_packages)
+
+
+def real_inputs_bytes():
+    return [read(p) for p in sorted(glob.glob(os.path.join(HERE, "real", "*")))]
+
+
+def real_inputs(tree):
+    """A folder with what the real programs read: our scripts, and text that is Python's own library."""
+    def make(new):
+        os.makedirs(new)
+        for path in glob.glob(os.path.join(HERE, "real", "*")):
+            shutil.copy(path, new)
+        library = glob.glob(os.path.join(tree, "usr/lib/python3*/**/*.py"), recursive=True)
+        text = b"".join(map(read, sorted(library)))
+        with open(os.path.join(new, "text"), "wb") as f:
+            f.write(text[:TEXT_BYTES])
+
+    return made(cache(f"data-{hash_of(tree, TEXT_BYTES, *real_inputs_bytes())}"), make)
+
+
+def peer():
+    return run([os.path.join(SOURCE, "tools/peer")]).strip()
