@@ -3,9 +3,9 @@
  *
  *   fuzz_dev [SEED [STEPS]]
  *
- * The same seed gives the same traffic (but for when a worker thread of the block device finishes).  Most values are
- * half sensible, so that state machines are entered and not only knocked at.  To be built with sanitizers too
- * (-Db_sanitize=address,undefined).  Prints one line `N passed, M failed' of invariant checks.
+ * The same seed gives the same traffic (but for when a worker thread of the block device finishes).  Most
+ * values are half sensible, so that state machines are entered and not only knocked at.  To be built with
+ * sanitizers too (-Db_sanitize=address,undefined).  Prints one line `N passed, M failed' of invariant checks.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -24,7 +24,8 @@
 #include "virtio/mmio.h"
 #include "virtio/rng.h"
 
-enum { RAM_BASE = 0x40000000, RAM_SIZE = 0x100000, RINGS = 0x10000, CPUS = 4, MAX_DEVICES = 16, DISK_SIZE = 1 << 20 };
+enum { RAM_BASE = 0x40000000, RAM_SIZE = 0x100000, RINGS = 0x10000 };
+enum { CPUS = 4, MAX_DEVICES = 16, DISK_SIZE = 1 << 20 };
 
 static GMutex lock;
 static struct mem *mem;
@@ -69,7 +70,7 @@ static void see_irq(void *opaque, unsigned n, bool level)
     ((bool *)opaque)[n] = level;
 }
 
-/* --- the board ------------------------------------------------------------------------------------------------- */
+/* --- the board ------------------------------------------------------------------------------------------ */
 
 static struct device *add(struct device *d, unsigned spi)
 {
@@ -143,7 +144,7 @@ static void tear_down(void)
     mem_free(mem);
 }
 
-/* --- traffic --------------------------------------------------------------------------------------------------- */
+/* --- traffic -------------------------------------------------------------------------------------------- */
 
 static uint64_t value(void)
 {
@@ -238,7 +239,8 @@ static void write_blk_request(uint64_t table)
 {
     static const uint32_t types[] = {0, 1, 4, 8, 11, 13, 99};
     uint64_t base = RAM_BASE + RINGS * 8 + below(64) * 0x2000;
-    uint32_t header[8] = {types[below(7)], 0, below(DISK_SIZE / 512 + 8), 0, below(DISK_SIZE / 512), 0, below(16), 0};
+    uint32_t sectors = DISK_SIZE / 512;
+    uint32_t header[8] = {types[below(7)], 0, below(sectors + 8), 0, below(sectors), 0, below(16), 0};
     bool reads = header[0] == 0 || header[0] == 8;
     struct {
         uint64_t addr;
@@ -364,7 +366,7 @@ static void check_gic(uint64_t step)
 /* A device that was broken works again after a reset. */
 static void check_recovery(uint64_t step)
 {
-    const struct mem_region *r = &devices[first_virtio + 2 * below(2)]->regs; /* the modern ones that have workers or none */
+    const struct mem_region *r = &devices[first_virtio + 2 * below(2)]->regs; /* modern: block, entropy */
 
     wr32(r, 0x070, 0);
     check(touch(r, 0x070, 0, 4, false) == 0, "status after a reset", step);
@@ -412,7 +414,8 @@ static void take_step(uint64_t step)
 
 int main(int argc, char **argv)
 {
-    uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1, steps = argc > 2 ? strtoull(argv[2], NULL, 0) : 1000000;
+    uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
+    uint64_t steps = argc > 2 ? strtoull(argv[2], NULL, 0) : 1000000;
 
     rng_state = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
     build();

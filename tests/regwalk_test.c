@@ -1,6 +1,6 @@
 /*
- * Every register that a device lists behaves as its row says: reset value, writable bits, read-only, write-one-to-clear.
- * And every other word of the region can be touched at any width without harm.
+ * Every register that a device lists behaves as its row says: reset value, writable bits, read-only,
+ * write-one-to-clear. And every other word of the region can be touched at any width without harm.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -38,11 +38,11 @@ static void wr(struct device *d, uint64_t off, uint64_t v, unsigned size)
     dev_unlock(d);
 }
 
-#define CHECK(reg, what, is, want)                                                                                     \
-    do {                                                                                                               \
-        uint32_t is_ = (uint32_t)(is), want_ = (uint32_t)(want);                                                       \
-        if (is_ != want_)                                                                                              \
-            fail_msg("%s %s: %#x, not %#x", (reg)->name, what, is_, want_);                                            \
+#define CHECK(reg, what, is, want) \
+    do { \
+        uint32_t is_ = (uint32_t)(is), want_ = (uint32_t)(want); \
+        if (is_ != want_) \
+            fail_msg("%s %s: %#x, not %#x", (reg)->name, what, is_, want_); \
     } while (0)
 
 static void walk_register(struct device *d, const struct reg *r)
@@ -99,8 +99,9 @@ static void sweep(struct device *d)
 {
     const struct mem_ops *ops = d->regs.ops;
     GString *text = g_string_new(NULL);
+    unsigned min = ops->min_size ? ops->min_size : 1, max = ops->max_size ? ops->max_size : 8;
 
-    for (unsigned size = ops->min_size ? ops->min_size : 1; size <= (ops->max_size ? ops->max_size : 8); size *= 2) {
+    for (unsigned size = min; size <= max; size *= 2) {
         for (uint64_t off = 0; off + size <= d->regs.size; off += size) {
             rd(d, off, size);
             wr(d, off, UINT64_MAX >> (64 - 8 * size), size);

@@ -1,5 +1,6 @@
 /*
- * The other side of a virtio-mmio frame, for tests: a small driver of the modern interface, and of the legacy one.
+ * The other side of a virtio-mmio frame, for tests: a small driver of the modern interface, and of the legacy
+ * one.
  */
 #ifndef ARMLET_TESTS_VIRTIO_DRIVER_H
 #define ARMLET_TESTS_VIRTIO_DRIVER_H
@@ -146,8 +147,8 @@ static inline uint8_t get8(struct driver *d, uint64_t pa)
 }
 
 /* Entry i of the descriptor table at `table'. */
-static inline void set_desc(struct driver *d, uint64_t table, unsigned i, uint64_t addr, uint32_t len, unsigned flags,
-                            unsigned next)
+static inline void set_desc(struct driver *d, uint64_t table, unsigned i, uint64_t addr, uint32_t len,
+                            unsigned flags, unsigned next)
 {
     struct {
         uint64_t addr;

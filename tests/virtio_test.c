@@ -1,5 +1,6 @@
 /*
- * virtio: the MMIO transport in both versions, queues with honest and hostile drivers, block, entropy, console.
+ * virtio: the MMIO transport in both versions, queues with honest and hostile drivers, block, entropy,
+ * console.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +31,7 @@ enum { NEEDS_RESET = 64 };
 
 static struct driver drv;
 
-/* --- iov ------------------------------------------------------------------------------------------------------- */
+/* --- iov ------------------------------------------------------------------------------------------------ */
 
 static void test_iov(void **state)
 {
@@ -54,7 +55,7 @@ static void test_iov(void **state)
     assert_int_equal(iov_slice(iov, 3, 3, 0, out), 0);
 }
 
-/* --- transport ------------------------------------------------------------------------------------------------- */
+/* --- transport ------------------------------------------------------------------------------------------ */
 
 static void start_rng(bool legacy)
 {
@@ -226,7 +227,7 @@ static void test_indirect(void **state)
     assert_int_equal(id, 5);
 }
 
-/* --- hostile drivers ------------------------------------------------------------------------------------------- */
+/* --- hostile drivers ------------------------------------------------------------------------------------ */
 
 /* What was made available breaks the device; a reset makes it whole. */
 static void expect_broken(struct ring *r)
@@ -418,7 +419,7 @@ static void test_legacy_hostile(void **state)
     assert_int_equal(ask(&r, 0, 8), 8);
 }
 
-/* --- block ----------------------------------------------------------------------------------------------------- */
+/* --- block ---------------------------------------------------------------------------------------------- */
 
 enum { B_IN = 0, B_OUT = 1, B_FLUSH = 4, B_ID = 8, B_DISCARD = 11, B_ZEROES = 13 };
 enum { OK = 0, IOERR = 1, UNSUPP = 2, NO_STATUS = 0xee };
@@ -727,7 +728,8 @@ static void test_snapshot_model(void **state)
     for (unsigned i = 0; i < IMAGE_SIZE; i++)
         model[i] = (uint8_t)(i / 512);
     for (unsigned i = 0; i < 2000; i++) {
-        unsigned first = (unsigned)g_rand_int_range(rnd, 0, 128), n = (unsigned)g_rand_int_range(rnd, 1, 129 - (int)first);
+        unsigned first = (unsigned)g_rand_int_range(rnd, 0, 128);
+        unsigned n = (unsigned)g_rand_int_range(rnd, 1, 129 - (int)first);
         unsigned off = first * 512, len = n * 512, cut = (unsigned)g_rand_int_range(rnd, 0, (int)len);
         struct iovec iov[2] = {{buf, cut}, {buf + cut, len - cut}};
 
@@ -811,7 +813,7 @@ static void test_blk_no_space(void **state)
 {
     struct rlimit old, small;
 
-    assert_int_equal(truncate(image, 4096), 0); /* a sparse tail would do as well: writes past it must grow the file */
+    assert_int_equal(truncate(image, 4096), 0); /* so that writes must make the file grow */
     getrlimit(RLIMIT_FSIZE, &old);
     small = (struct rlimit){8192, old.rlim_max};
     signal(SIGXFSZ, SIG_IGN);
@@ -824,7 +826,7 @@ static void test_blk_no_space(void **state)
     assert_int_equal(file_byte(16 * 512), 0x42);
 }
 
-/* --- entropy --------------------------------------------------------------------------------------------------- */
+/* --- entropy -------------------------------------------------------------------------------------------- */
 
 static void test_rng_quota(void **state)
 {
@@ -866,7 +868,7 @@ static void test_rng_fills(void **state)
     assert_int_equal(ask(&r, 0, 0x80000), 4096); /* bounded */
 }
 
-/* --- console --------------------------------------------------------------------------------------------------- */
+/* --- console -------------------------------------------------------------------------------------------- */
 
 static struct fake_chardev *con, *port;
 static struct ring rx0, tx0, crx, ctx, rx1, tx1;
@@ -903,7 +905,9 @@ static void start_console(uint64_t features)
 
 static void add_console(void)
 {
-    assert_int_equal(virtio_serial_add_port(drv.vdev, &(struct virtio_port_options){true, NULL, &con->chr, -1}), 0);
+    struct virtio_port_options o = {true, NULL, &con->chr, -1};
+
+    assert_int_equal(virtio_serial_add_port(drv.vdev, &o), 0);
 }
 
 /* Gives queue r a buffer of its own, at DATA_BASE + 4 KiB * (index + 1). */

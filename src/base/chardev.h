@@ -1,11 +1,14 @@
 /*
- * Characters between a front end (a UART, a virtio port, the monitor, the gdb stub) and a back end (terminal, file,
- * socket, pty, null, multiplexer).  One front end to a back end; a multiplexer is a back end to several.
+ * Characters between a front end (a UART, a virtio port, the monitor, the gdb stub) and a back end (terminal,
+ * file, socket, pty, null, multiplexer).  One front end to a back end; a multiplexer is a back end to
+ * several.
  *
  * Who calls what, and with which locks:
- *   - The front end calls chardev_write(), chardev_accept_input() and chardev_set_break() from any thread, its own lock
- *     held (for a device that is the board's).  A back end must not call the front end back from inside these.
- *   - The back end calls the client's functions on the main thread with no lock held; the front end locks for itself.
+ *   - The front end calls chardev_write(), chardev_accept_input() and chardev_set_break() from any thread, its
+ *     own lock held (for a device that is the board's).  A back end must not call the front end back from
+ *     inside these.
+ *   - The back end calls the client's functions on the main thread with no lock held; the front end locks for
+ *     itself.
  *   - chardev_connect(), chardev_drain() and chardev_free() are for the main thread, with no lock held.
  */
 #ifndef ARMLET_BASE_CHARDEV_H
@@ -75,7 +78,9 @@ static inline void chardev_connect(struct chardev *chr, const struct chardev_cli
         chr->ops->connected(chr);
 }
 
-/* Bytes taken, 0 .. len.  Short: the client's writable() will be called.  Errors of the host count as taken. */
+/*
+ * Bytes taken, 0 .. len.  Short: the client's writable() will be called.  Errors of the host count as taken.
+ */
 static inline size_t chardev_write(struct chardev *chr, const uint8_t *buf, size_t len)
 {
     ssize_t n = chr && len ? chr->ops->write(chr, buf, len) : (ssize_t)len;

@@ -1,9 +1,11 @@
 /*
- * What a device is to the board: registers, wires, reset, and a description for the device tree and `info qtree'.
+ * What a device is to the board: registers, wires, reset, and a description for the device tree and `info
+ * qtree'.
  *
- * A device is created by its own foo_new(), which returns a struct that begins with struct device; machine/virt.c
- * places it.  Threads: register callbacks run on vCPU threads, host events on the main thread; both hold the device's
- * `lock' (the board's, but for the GIC, which has its own).  Lock order: board, then GIC.
+ * A device is created by its own foo_new(), which returns a struct that begins with struct device;
+ * machine/virt.c places it.  Threads: register callbacks run on vCPU threads, host events on the main thread;
+ * both hold the device's `lock' (the board's, but for the GIC, which has its own).  Lock order: board, then
+ * GIC.
  */
 #ifndef ARMLET_DEV_DEVICE_H
 #define ARMLET_DEV_DEVICE_H
@@ -35,8 +37,9 @@ struct device {
 };
 
 /*
- * A table of registers, so that default reads and writes, trace names and the automatic register walk come from one
- * list.  Devices look an offset up with dev_reg_find() and handle only what has side effects by hand.
+ * A table of registers, so that default reads and writes, trace names and the automatic register walk come
+ * from one list.  Devices look an offset up with dev_reg_find() and handle only what has side effects by
+ * hand.
  */
 enum reg_access {
     REG_RO = 1,
@@ -56,8 +59,9 @@ struct reg {
 const struct reg *dev_reg_find(const struct reg *regs, unsigned n, uint64_t off);
 
 /*
- * What every foo_new() begins with: `cls' and `ops' are static, `size' is that of the region, `lock' is the one that
- * guards the device (NULL: it locks for itself).  The place on the bus, the irq line and the id are the board's to set.
+ * What every foo_new() begins with: `cls' and `ops' are static, `size' is that of the region, `lock' is the
+ * one that guards the device (NULL: it locks for itself).  The place on the bus, the irq line and the id are
+ * the board's to set.
  */
 void dev_init(struct device *dev, const struct device_class *cls, const struct mem_ops *ops, uint64_t size,
               GMutex *lock);

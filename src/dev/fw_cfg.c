@@ -1,8 +1,8 @@
 /*
  * fw_cfg over MMIO: selector, data register, DMA (interface version 3).
  *
- * Multi-byte registers are big-endian; the data register gives bytes in memory order at any access width.  Items cannot
- * be written by the guest: a DMA write is answered with an error.
+ * Multi-byte registers are big-endian; the data register gives bytes in memory order at any access width.
+ * Items cannot be written by the guest: a DMA write is answered with an error.
  *
  * Threading: the board's lock.
  */
@@ -14,7 +14,8 @@
 #include "base/report.h"
 
 enum { DATA = 0x00, SELECTOR = 0x08, DMA_HIGH = 0x10, DMA_LOW = 0x14, FW_CFG_SIZE = 0x18 };
-enum { NUM_KEYS = FW_CFG_FILE_FIRST + FW_CFG_MAX_FILES, NO_KEY = 0xffff, FILE_NAME_SIZE = 56, FILE_ENTRY_SIZE = 64 };
+enum { NUM_KEYS = FW_CFG_FILE_FIRST + FW_CFG_MAX_FILES, NO_KEY = 0xffff };
+enum { FILE_NAME_SIZE = 56, FILE_ENTRY_SIZE = 64 };
 enum { ID_TRADITIONAL = 1, ID_DMA = 2 };
 enum { DMA_ERROR = 1, DMA_READ = 2, DMA_SKIP = 4, DMA_SELECT = 8, DMA_WRITE = 16 };
 
@@ -159,7 +160,7 @@ static void fw_cfg_write(void *opaque, uint64_t off, uint64_t value, unsigned si
         dev_guest_error(&fw->dev, "no such register to write", off, value);
 }
 
-/* --- contents -------------------------------------------------------------------------------------------------- */
+/* --- contents ------------------------------------------------------------------------------------------- */
 
 static struct fw_cfg *from_device(struct device *dev)
 {
@@ -249,7 +250,7 @@ int fw_cfg_add_file(struct device *dev, const char *name, const void *data, size
     return 0;
 }
 
-/* --- the device ------------------------------------------------------------------------------------------------ */
+/* --- the device ----------------------------------------------------------------------------------------- */
 
 static void fw_cfg_reset(struct device *dev)
 {

@@ -1,5 +1,6 @@
 /*
- * The firmware configuration interface of QEMU's boards: named blobs from the host, for firmware and the curious.
+ * The firmware configuration interface of QEMU's boards: named blobs from the host, for firmware and the
+ * curious.
  */
 #ifndef ARMLET_DEV_FW_CFG_H
 #define ARMLET_DEV_FW_CFG_H
@@ -41,7 +42,10 @@ enum { FW_CFG_MAX_FILES = 64, FW_CFG_MAX_NAME = 55 };
 /* mem is for the DMA interface; it stays the caller's and must outlive the device. */
 struct device *fw_cfg_new(GMutex *lock, struct mem *mem);
 
-/* All of these are for before the machine runs. Data is copied; numbers are little-endian in the guest's view. */
+/*
+ * All of these are for before the machine runs. Data is copied; numbers are little-endian in the guest's
+ * view.
+ */
 void fw_cfg_add_bytes(struct device *fw, enum fw_cfg_key key, const void *data, uint32_t len);
 void fw_cfg_add_string(struct device *fw, enum fw_cfg_key key, const char *s); /* with its terminating zero */
 void fw_cfg_add_u16(struct device *fw, enum fw_cfg_key key, uint16_t value);
@@ -49,8 +53,8 @@ void fw_cfg_add_u32(struct device *fw, enum fw_cfg_key key, uint32_t value);
 void fw_cfg_add_u64(struct device *fw, enum fw_cfg_key key, uint64_t value);
 
 /*
- * Adds a file, or replaces the one of this name. Returns 0; -ENAMETOOLONG for more than FW_CFG_MAX_NAME bytes of name;
- * -ENOSPC when there are FW_CFG_MAX_FILES; -EFBIG for 2^32 bytes or more.
+ * Adds a file, or replaces the one of this name. Returns 0; -ENAMETOOLONG for more than FW_CFG_MAX_NAME bytes
+ * of name; -ENOSPC when there are FW_CFG_MAX_FILES; -EFBIG for 2^32 bytes or more.
  */
 int fw_cfg_add_file(struct device *fw, const char *name, const void *data, size_t len);
 

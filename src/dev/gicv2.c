@@ -1,11 +1,11 @@
 /*
- * GICv2: distributor and CPU interfaces (IHI 0048B), as Cortex-A15's, without the Security Extensions: both groups,
- * 256 priorities (128 preemption levels), both EOI modes, level and edge, per-source SGIs.
+ * GICv2: distributor and CPU interfaces (IHI 0048B), as Cortex-A15's, without the Security Extensions: both
+ * groups, 256 priorities (128 preemption levels), both EOI modes, level and edge, per-source SGIs.
  *
  * Left out: virtual interfaces (GICH, GICV), the legacy bypass (its disable bits are stored), GICD_NSACR.
  *
- * State is kept as the registers show it, one bit an interrupt, so that an access is a word operation and the search
- * for the highest priority looks only at words with a candidate in them.
+ * State is kept as the registers show it, one bit an interrupt, so that an access is a word operation and the
+ * search for the highest priority looks only at words with a candidate in them.
  *
  * Threading: locks for itself; any thread.  Outputs change under the lock, so that a CPU sees them in order.
  */
@@ -30,7 +30,13 @@ enum {
 };
 
 enum { CTLR_GRP0 = 1, CTLR_GRP1 = 2 }; /* GICD_CTLR and GICC_CTLR */
-enum { GICC_ACK_CTL = 1 << 2, GICC_FIQ_EN = 1 << 3, GICC_CBPR = 1 << 4, GICC_EOI_MODE = 1 << 9, GICC_CTLR_MASK = 0x3ff };
+enum {
+    GICC_ACK_CTL = 1 << 2,
+    GICC_FIQ_EN = 1 << 3,
+    GICC_CBPR = 1 << 4,
+    GICC_EOI_MODE = 1 << 9,
+    GICC_CTLR_MASK = 0x3ff
+};
 
 enum {
     GICD_CTLR = 0x000,
@@ -145,7 +151,7 @@ static const struct reg dist_regs[] = {
     {"GICD_CIDR3", 0xffc, REG_RO, 0xff, 0xb1},
 };
 
-/* --- who is pending ------------------------------------------------------------------------------------------- */
+/* --- who is pending ------------------------------------------------------------------------------------- */
 
 static struct intr_word *word_of(struct gicv2 *gic, unsigned cpu, unsigned word)
 {
@@ -167,7 +173,10 @@ static unsigned group_of(struct gicv2 *gic, unsigned cpu, unsigned intid)
     return (word_of(gic, cpu, intid / 32)->group1 >> (intid % 32)) & 1;
 }
 
-/* The pending, enabled, inactive interrupt of highest priority in an enabled group; the lowest INTID among equals. */
+/*
+ * The pending, enabled, inactive interrupt of highest priority in an enabled group; the lowest INTID among
+ * equals.
+ */
 static unsigned highest_pending(struct gicv2 *gic, unsigned cpu, unsigned *priority)
 {
     struct cpu_if *ci = &gic->cpu[cpu];
@@ -195,7 +204,10 @@ static unsigned highest_pending(struct gicv2 *gic, unsigned cpu, unsigned *prior
     return best;
 }
 
-/* The part of a priority that counts for preemption (IHI 0048B 3.3.3): the binary point of group 1 is one off. */
+/*
+ * The part of a priority that counts for preemption (IHI 0048B 3.3.3): the binary point of group 1 is one
+ * off.
+ */
 static unsigned group_priority(const struct cpu_if *ci, unsigned priority, unsigned group)
 {
     unsigned bpr = group && !(ci->ctlr & GICC_CBPR) ? ci->abpr - 1u : ci->bpr;
@@ -264,7 +276,7 @@ static void update_all(struct gicv2 *gic)
         update_cpu(gic, cpu);
 }
 
-/* --- inputs ---------------------------------------------------------------------------------------------------- */
+/* --- inputs --------------------------------------------------------------------------------------------- */
 
 static void input_set(void *opaque, unsigned n, bool level)
 {
@@ -334,7 +346,7 @@ static void send_sgi(struct gicv2 *gic, unsigned self, uint32_t value)
     }
 }
 
-/* --- the distributor ------------------------------------------------------------------------------------------- */
+/* --- the distributor ------------------------------------------------------------------------------------ */
 
 static uint32_t pack_bytes(const uint8_t *b)
 {
@@ -569,15 +581,19 @@ static void dist_write(void *opaque, uint64_t off, uint64_t value, unsigned size
     g_mutex_unlock(&gic->lock);
 }
 
-/* --- the CPU interface ----------------------------------------------------------------------------------------- */
+/* --- the CPU interface ---------------------------------------------------------------------------------- */
 
 /* An INTID as IAR and HPPIR show it: an SGI with the CPU it came from, the lowest number first. */
 static uint32_t with_source(const struct cpu_if *ci, unsigned intid)
 {
-    return intid < NUM_SGIS && ci->sgi_source[intid] ? intid | (uint32_t)bits_ctz(ci->sgi_source[intid]) << 10 : intid;
+    if (intid < NUM_SGIS && ci->sgi_source[intid])
+        return intid | (uint32_t)bits_ctz(ci->sgi_source[intid]) << 10;
+    return intid;
 }
 
-/* What a register of group 0 (IAR, HPPIR) or of group 1 (AIAR, AHPPIR) may show of `intid' (IHI 0048B 4.4.4). */
+/*
+ * What a register of group 0 (IAR, HPPIR) or of group 1 (AIAR, AHPPIR) may show of `intid' (IHI 0048B 4.4.4).
+ */
 static unsigned filter_group(struct gicv2 *gic, unsigned cpu, unsigned intid, bool alias)
 {
     unsigned group;
@@ -633,7 +649,7 @@ static void end_of_interrupt(struct gicv2 *gic, unsigned cpu, uint32_t value, bo
     group = group_of(gic, cpu, intid);
     level = first_active_level(ci->apr[group]);
     if (level < 0 || (alias && !group)) {
-        dev_guest_error(&gic->dev, "end of an interrupt that was not taken", alias ? GICC_AEOIR : GICC_EOIR, value);
+        dev_guest_error(&gic->dev, "end of an interrupt that was not taken", GICC_EOIR, value);
         return;
     }
     ci->apr[group][level / 32] &= ~(1u << (level % 32));
@@ -658,7 +674,7 @@ static void write_dir(struct gicv2 *gic, unsigned cpu, uint32_t value)
 static uint32_t cpu_read_word(struct gicv2 *gic, unsigned cpu, unsigned off)
 {
     struct cpu_if *ci = &gic->cpu[cpu];
-    unsigned ignored;
+    unsigned ignored, intid;
 
     switch (off) {
     case GICC_CTLR:
@@ -674,7 +690,8 @@ static uint32_t cpu_read_word(struct gicv2 *gic, unsigned cpu, unsigned off)
         return MIN(running_priority(ci), 0xff);
     case GICC_HPPIR:
     case GICC_AHPPIR:
-        return with_source(ci, filter_group(gic, cpu, highest_pending(gic, cpu, &ignored), off == GICC_AHPPIR));
+        intid = highest_pending(gic, cpu, &ignored);
+        return with_source(ci, filter_group(gic, cpu, intid, off == GICC_AHPPIR));
     case GICC_ABPR:
         return ci->abpr;
     case GICC_APR ... GICC_APR + 4 * APR_WORDS - 1:
@@ -748,7 +765,7 @@ static void cpu_write(void *opaque, uint64_t off, uint64_t value, unsigned size)
     g_mutex_unlock(&gic->lock);
 }
 
-/* --- the device ------------------------------------------------------------------------------------------------ */
+/* --- the device ----------------------------------------------------------------------------------------- */
 
 static void reset_cpu(struct gicv2 *gic, struct cpu_if *ci)
 {

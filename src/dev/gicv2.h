@@ -16,9 +16,9 @@ enum {
 struct gicv2;
 
 /*
- * num_irqs counts SGIs and PPIs too: a multiple of 32, at most 1024 of which 1020 are usable.  current_cpu tells which
- * vCPU the calling thread is (0 for a thread that is none): the registers are banked by it.
- * The returned struct begins with struct device, whose regs are the distributor's (4 KiB).
+ * num_irqs counts SGIs and PPIs too: a multiple of 32, at most 1024 of which 1020 are usable.  current_cpu
+ * tells which vCPU the calling thread is (0 for a thread that is none): the registers are banked by it. The
+ * returned struct begins with struct device, whose regs are the distributor's (4 KiB).
  */
 struct gicv2 *gicv2_new(unsigned num_cpus, unsigned num_irqs, unsigned (*current_cpu)(void));
 

@@ -1,6 +1,6 @@
 /*
- * GICv2m, revision 0: the non-secure MSI frame.  The SPIs behind it must be configured edge-triggered, as its driver
- * does: a message is a pulse.
+ * GICv2m, revision 0: the non-secure MSI frame.  The SPIs behind it must be configured edge-triggered, as its
+ * driver does: a message is a pulse.
  *
  * Threading: the device's lock.
  */

@@ -7,8 +7,8 @@
 #include "dev/device.h"
 
 /*
- * `count' messages are INTIDs base_intid .. base_intid + count - 1; spi[i] is the wire of the i-th (copied), pulsed.
- * Where a device sends its message: GICV2M_SETSPI of the region.
+ * `count' messages are INTIDs base_intid .. base_intid + count - 1; spi[i] is the wire of the i-th (copied),
+ * pulsed. Where a device sends its message: GICV2M_SETSPI of the region.
  */
 struct device *gicv2m_new(GMutex *lock, unsigned base_intid, unsigned count, const struct irq_line *spi);
 

@@ -1,10 +1,11 @@
 /*
  * PL011 UART: FIFOs, all interrupts and their levels, loopback, break, flow control as registers.
  *
- * Characters take no time: what is written leaves at once unless the back end is full, and then waits in the transmit
- * FIFO.  Input waits in the back end while the receive FIFO is full, so that typing ahead is not lost to overruns.
- * As early consoles rely on it, the UART works before UARTEN is set; word length and parity shape nothing.  The modem
- * inputs CTS, DSR and DCD are asserted.  Left out: IrDA, DMA requests (no controller; the register is stored).
+ * Characters take no time: what is written leaves at once unless the back end is full, and then waits in the
+ * transmit FIFO.  Input waits in the back end while the receive FIFO is full, so that typing ahead is not
+ * lost to overruns. As early consoles rely on it, the UART works before UARTEN is set; word length and parity
+ * shape nothing.  The modem inputs CTS, DSR and DCD are asserted.  Left out: IrDA, DMA requests (no
+ * controller; the register is stored).
  *
  * Threading: the board's lock; back-end callbacks take it.
  */
@@ -100,7 +101,7 @@ static const struct reg regs[] = {
     {"UARTPCellID3", ID + 0x1c, REG_RO, 0xff, 0xb1},
 };
 
-/* --- FIFOs and levels ------------------------------------------------------------------------------------------ */
+/* --- FIFOs and levels ----------------------------------------------------------------------------------- */
 
 static void fifo_put(struct fifo *f, uint16_t c)
 {
@@ -172,11 +173,11 @@ static void update_modem(struct pl011 *u)
     }
     changed = now ^ u->modem;
     u->modem = now;
-    u->ris |= (changed & FR_CTS ? INT_CTS : 0) | (changed & FR_DSR ? INT_DSR : 0) | (changed & FR_DCD ? INT_DCD : 0) |
-              (changed & FR_RI ? INT_RI : 0);
+    u->ris |= (changed & FR_CTS ? INT_CTS : 0) | (changed & FR_DSR ? INT_DSR : 0) |
+              (changed & FR_DCD ? INT_DCD : 0) | (changed & FR_RI ? INT_RI : 0);
 }
 
-/* --- receiving ------------------------------------------------------------------------------------------------- */
+/* --- receiving ------------------------------------------------------------------------------------------ */
 
 static void receive_char(struct pl011 *u, uint16_t c)
 {
@@ -223,7 +224,10 @@ static size_t can_receive(void *opaque)
     return room;
 }
 
-/* The host's bytes come in bursts: after the last there is silence, which is what the receive timeout reports. */
+/*
+ * The host's bytes come in bursts: after the last there is silence, which is what the receive timeout
+ * reports.
+ */
 static void receive(void *opaque, const uint8_t *buf, size_t len)
 {
     struct pl011 *u = opaque;
@@ -253,7 +257,7 @@ static void handle_event(void *opaque, enum chardev_event event)
     dev_unlock(&u->dev);
 }
 
-/* --- sending --------------------------------------------------------------------------------------------------- */
+/* --- sending -------------------------------------------------------------------------------------------- */
 
 /* Moves what it can from the FIFO to the back end, or round the loop. */
 static void transmit(struct pl011 *u)
@@ -298,7 +302,7 @@ static void handle_writable(void *opaque)
 
 static const struct chardev_client client = {can_receive, receive, handle_event, handle_writable};
 
-/* --- registers ------------------------------------------------------------------------------------------------- */
+/* --- registers ------------------------------------------------------------------------------------------ */
 
 static uint64_t pl011_read(void *opaque, uint64_t off, unsigned size)
 {
@@ -422,7 +426,7 @@ static void pl011_write(void *opaque, uint64_t off, uint64_t value, unsigned siz
     update(u);
 }
 
-/* --- the device ------------------------------------------------------------------------------------------------ */
+/* --- the device ----------------------------------------------------------------------------------------- */
 
 static void pl011_reset(struct device *dev)
 {
@@ -467,7 +471,9 @@ static const struct device_class pl011_class = {
     .describe = pl011_describe,
 };
 
-/* Narrow accesses reach the register at their address: debuggers and early consoles store single bytes to DR. */
+/*
+ * Narrow accesses reach the register at their address: debuggers and early consoles store single bytes to DR.
+ */
 static const struct mem_ops pl011_ops = {pl011_read, pl011_write, 1, 4, false};
 
 struct device *pl011_new(GMutex *lock, struct chardev *chr)

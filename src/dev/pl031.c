@@ -1,5 +1,6 @@
 /*
- * PL031: a counter of seconds, set by software as an offset to the source, and an interrupt when it reaches MR.
+ * PL031: a counter of seconds, set by software as an offset to the source, and an interrupt when it reaches
+ * MR.
  *
  * The time set by the guest outlives a reset of the board, as in hardware with a battery.
  *
@@ -9,7 +10,17 @@
 
 #include "base/compiler.h"
 
-enum { DR = 0x00, MR = 0x04, LR = 0x08, CR = 0x0c, IMSC = 0x10, RIS = 0x14, MIS = 0x18, ICR = 0x1c, ID = 0xfe0 };
+enum {
+    DR = 0x00,
+    MR = 0x04,
+    LR = 0x08,
+    CR = 0x0c,
+    IMSC = 0x10,
+    RIS = 0x14,
+    MIS = 0x18,
+    ICR = 0x1c,
+    ID = 0xfe0
+};
 
 #define USEC INT64_C(1000000)
 /* How long to sleep at most: the source may be stepped meanwhile. */
@@ -91,7 +102,10 @@ static void cancel_alarm(struct pl031 *r)
     r->alarm = NULL;
 }
 
-/* The interrupt comes when the counter becomes equal to MR: a time gone by comes again only after 2^32 seconds. */
+/*
+ * The interrupt comes when the counter becomes equal to MR: a time gone by comes again only after 2^32
+ * seconds.
+ */
 static void set_alarm(struct pl031 *r)
 {
     int64_t now = source_now(r);

@@ -6,7 +6,10 @@
 
 #include "dev/device.h"
 
-/* Where the time comes from: microseconds since 1970 as the guest shall see them (-rtc base=, clock=). Any thread. */
+/*
+ * Where the time comes from: microseconds since 1970 as the guest shall see them (-rtc base=, clock=). Any
+ * thread.
+ */
 struct rtc_source {
     int64_t (*now)(void *opaque);
     void *opaque;

@@ -1,7 +1,8 @@
 /*
  * PL061: direction, data through the address mask, edge and level interrupts.
  *
- * Left out: the alternate functions behind AFSEL (the register is stored; the pins stay under software control).
+ * Left out: the alternate functions behind AFSEL (the register is stored; the pins stay under software
+ * control).
  *
  * Threading: the board's lock.
  */

@@ -12,9 +12,9 @@ struct device *pl061_new(GMutex *lock);
 void pl061_set_input(struct device *gpio, unsigned n, bool level);
 
 /*
- * A key pressed: pin n is high for `ms' milliseconds, ended by a timer of GLib's default main context.  Drivers look at
- * the pin again after the edge, so that a pulse without length is no key.  One pulse at a time; main thread, lock not
- * held.
+ * A key pressed: pin n is high for `ms' milliseconds, ended by a timer of GLib's default main context.
+ * Drivers look at the pin again after the edge, so that a pulse without length is no key.  One pulse at a
+ * time; main thread, lock not held.
  */
 void pl061_pulse(struct device *gpio, unsigned n, unsigned ms);
 

@@ -1,14 +1,16 @@
 /*
- * virtio-blk: read, write, flush, get-id, discard, write-zeroes, on worker threads so that no vCPU waits for the host.
+ * virtio-blk: read, write, flush, get-id, discard, write-zeroes, on worker threads so that no vCPU waits for
+ * the host.
  *
- * A request: header {le32 type, le32 reserved, le64 sector} in the first readable bytes, status in the last writable
- * byte, the data between them, however the driver cuts it (2.7.4.3).  Host errors of any kind are S_IOERR; writes are
- * complete when the host has them, and on the medium after a flush.
+ * A request: header {le32 type, le32 reserved, le64 sector} in the first readable bytes, status in the last
+ * writable byte, the data between them, however the driver cuts it (2.7.4.3).  Host errors of any kind are
+ * S_IOERR; writes are complete when the host has them, and on the medium after a flush.
  *
- * Threading: requests are parsed under the board's lock, run without it, and collected on `done'; a worker that finished
- * one then takes the board's lock and hands back what is there.  io_lock guards in_flight, done and returning and is
- * innermost, so that quiesce can wait for the workers while it holds the board's lock.  Only one worker at a time waits
- * for the board's lock (`returning'): else quiesce could find them all waiting for it, and requests with none to run them.
+ * Threading: requests are parsed under the board's lock, run without it, and collected on `done'; a worker
+ * that finished one then takes the board's lock and hands back what is there.  io_lock guards in_flight, done
+ * and returning and is innermost, so that quiesce can wait for the workers while it holds the board's lock.
+ * Only one worker at a time waits for the board's lock (`returning'): else quiesce could find them all
+ * waiting for it, and requests with none to run them.
  */
 #include "virtio/blk.h"
 
@@ -98,7 +100,7 @@ static struct virtio_blk *from_vdev(struct virtio_device *vdev)
     return CONTAINER_OF(vdev, struct virtio_blk, vdev);
 }
 
-/* --- running a request, on a worker thread -------------------------------------------------------------------- */
+/* --- running a request, on a worker thread -------------------------------------------------------------- */
 
 static bool within_disk(struct virtio_blk *b, uint64_t sector, uint64_t len)
 {
@@ -196,7 +198,7 @@ static int run(struct virtio_blk *b, struct request *r)
     }
 }
 
-/* --- completion ------------------------------------------------------------------------------------------------ */
+/* --- completion ----------------------------------------------------------------------------------------- */
 
 /* The board's lock is held. */
 static void hand_back(struct virtio_blk *b)
@@ -247,7 +249,7 @@ static void work(gpointer item, gpointer opaque)
     g_mutex_unlock(b->vdev.lock);
 }
 
-/* --- taking requests ------------------------------------------------------------------------------------------- */
+/* --- taking requests ------------------------------------------------------------------------------------ */
 
 /* 5.2.6.2: without FLUSH and CONFIG_WCE the driver takes the cache for write-through. */
 static bool writes_through(struct virtio_blk *b)
@@ -310,7 +312,7 @@ static void blk_reset(struct virtio_device *vdev)
     b->writeback = disk_cache(b->disk) != DISK_WRITETHROUGH;
 }
 
-/* --- configuration --------------------------------------------------------------------------------------------- */
+/* --- configuration -------------------------------------------------------------------------------------- */
 
 /* The translation that PC firmware made customary; nothing depends on it. */
 static void set_geometry(struct config *c, uint64_t sectors)
@@ -353,7 +355,7 @@ static void blk_config_write(struct virtio_device *vdev, const uint8_t *buf, uns
         b->writeback = buf[at] & 1;
 }
 
-/* --- the device ------------------------------------------------------------------------------------------------ */
+/* --- the device ----------------------------------------------------------------------------------------- */
 
 static void blk_free(struct virtio_device *vdev)
 {

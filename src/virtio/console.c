@@ -1,8 +1,9 @@
 /*
- * virtio-serial: a bus of ports, each a console or a plain channel, on character devices; with the multiport feature, or
- * without it for port 0 alone.  Emergency write.
+ * virtio-serial: a bus of ports, each a console or a plain channel, on character devices; with the multiport
+ * feature, or without it for port 0 alone.  Emergency write.
  *
- * Left out: the window size (F_SIZE is not offered: drivers disagree about the order of its fields), hot-plug of ports.
+ * Left out: the window size (F_SIZE is not offered: drivers disagree about the order of its fields), hot-plug
+ * of ports.
  *
  * Threading: the board's lock; back-end callbacks come on the main thread and take it.
  */
@@ -81,7 +82,7 @@ static struct port *port_of_queue(struct virtio_serial *s, unsigned index)
     return index == Q_CONTROL_RX || index == Q_CONTROL_TX ? NULL : s->ports[nr];
 }
 
-/* --- control messages to the guest ----------------------------------------------------------------------------- */
+/* --- control messages to the guest ---------------------------------------------------------------------- */
 
 static void send_pending(struct virtio_serial *s)
 {
@@ -106,7 +107,8 @@ static void send_pending(struct virtio_serial *s)
         virtq_notify(q);
 }
 
-static void send_control(struct virtio_serial *s, unsigned id, unsigned event, unsigned value, const char *text)
+static void send_control(struct virtio_serial *s, unsigned id, unsigned event, unsigned value,
+                         const char *text)
 {
     struct control c = {GUINT32_TO_LE(id), GUINT16_TO_LE((uint16_t)event), GUINT16_TO_LE((uint16_t)value)};
     GByteArray *msg;
@@ -125,7 +127,7 @@ static void send_control(struct virtio_serial *s, unsigned id, unsigned event, u
     send_pending(s);
 }
 
-/* --- data from the guest --------------------------------------------------------------------------------------- */
+/* --- data from the guest -------------------------------------------------------------------------------- */
 
 /* True when the back end took all that was left of p->tx. */
 static bool write_out(struct port *p)
@@ -176,7 +178,7 @@ static void discard_output(struct virtq *q)
         virtq_notify(q);
 }
 
-/* --- data to the guest ----------------------------------------------------------------------------------------- */
+/* --- data to the guest ---------------------------------------------------------------------------------- */
 
 static bool guest_listens(struct port *p)
 {
@@ -263,7 +265,7 @@ static void handle_writable(void *opaque)
 
 static const struct chardev_client client = {can_receive, receive, handle_event, handle_writable};
 
-/* --- control messages from the guest --------------------------------------------------------------------------- */
+/* --- control messages from the guest -------------------------------------------------------------------- */
 
 static void introduce_ports(struct virtio_serial *s)
 {
@@ -342,7 +344,7 @@ static void serial_notify(struct virtio_device *vdev, struct virtq *q)
         discard_output(q);
 }
 
-/* --- configuration --------------------------------------------------------------------------------------------- */
+/* --- configuration -------------------------------------------------------------------------------------- */
 
 static void serial_config_read(struct virtio_device *vdev, uint8_t *buf)
 {
@@ -361,7 +363,7 @@ static void serial_config_write(struct virtio_device *vdev, const uint8_t *buf, 
         chardev_write(p->chr, buf + off, 1);
 }
 
-/* --- the device ------------------------------------------------------------------------------------------------ */
+/* --- the device ----------------------------------------------------------------------------------------- */
 
 static void serial_quiesce(struct virtio_device *vdev, struct virtq *q)
 {
@@ -445,7 +447,8 @@ struct virtio_device *virtio_serial_new(GMutex *lock, struct mem *mem, unsigned 
 
     s->max_ports = max_ports ? MIN(max_ports, VIRTIO_SERIAL_MAX_PORTS) : VIRTIO_SERIAL_MAX_PORTS;
     g_queue_init(&s->pending);
-    virtio_init(&s->vdev, &serial_class, lock, mem, BIT(F_MULTIPORT) | BIT(F_EMERG_WRITE), sizeof(struct config));
+    virtio_init(&s->vdev, &serial_class, lock, mem, BIT(F_MULTIPORT) | BIT(F_EMERG_WRITE),
+                sizeof(struct config));
     for (unsigned i = 0; i < 2 * (s->max_ports + 1); i++)
         virtio_add_queue(&s->vdev, QUEUE_SIZE);
     return &s->vdev;

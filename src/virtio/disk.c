@@ -1,12 +1,13 @@
 /*
  * Raw images, and the overlay of -snapshot.
  *
- * The overlay is a sparse file of the disk's size with the data at its own place, and a bitmap of the clusters that are
- * in it.  A write that covers a cluster only in part copies the rest up first.
+ * The overlay is a sparse file of the disk's size with the data at its own place, and a bitmap of the
+ * clusters that are in it.  A write that covers a cluster only in part copies the rest up first.
  *
  * Left out: O_DIRECT, image formats other than raw.
  *
- * Threading: a reader lock around reads and a writer lock around writes when there is an overlay; none otherwise.
+ * Threading: a reader lock around reads and a writer lock around writes when there is an overlay; none
+ * otherwise.
  */
 #include "virtio/disk.h"
 
@@ -32,7 +33,7 @@ struct disk {
     GRWLock lock;
 };
 
-/* --- one file -------------------------------------------------------------------------------------------------- */
+/* --- one file ------------------------------------------------------------------------------------------- */
 
 /* Moves the whole list; in a read, what lies behind the end of the file is zeros. */
 static int transfer(int fd, bool writing, uint64_t off, const struct iovec *iov, unsigned n)
@@ -109,7 +110,7 @@ static int sync_file(int fd)
     return fdatasync(fd) < 0 ? -errno : 0;
 }
 
-/* --- the overlay ----------------------------------------------------------------------------------------------- */
+/* --- the overlay ---------------------------------------------------------------------------------------- */
 
 static bool has_cluster(const struct disk *d, uint64_t c)
 {
@@ -211,7 +212,7 @@ static int zero_overlay(struct disk *d, uint64_t off, uint64_t len)
     return r;
 }
 
-/* --- what devices call ----------------------------------------------------------------------------------------- */
+/* --- what devices call ---------------------------------------------------------------------------------- */
 
 int disk_read(struct disk *d, uint64_t off, const struct iovec *iov, unsigned n)
 {
@@ -279,7 +280,7 @@ static int lock_image(int fd, bool exclusive)
     return errno == EAGAIN || errno == EACCES ? -EBUSY : 0;
 }
 
-/* --- commit ---------------------------------------------------------------------------------------------------- */
+/* --- commit --------------------------------------------------------------------------------------------- */
 
 static int copy_range(struct disk *d, int to, uint64_t off, uint64_t len)
 {
@@ -322,7 +323,9 @@ static void empty_overlay(struct disk *d)
     change_range(d->overlay, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, d->size); /* only to free space */
 }
 
-/* The image was opened for reading, and locked against writers: for the time of a commit we are the writer. */
+/*
+ * The image was opened for reading, and locked against writers: for the time of a commit we are the writer.
+ */
 static int open_for_commit(struct disk *d, int *fd)
 {
     g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", d->fd);
@@ -376,7 +379,7 @@ enum disk_cache disk_cache(const struct disk *d)
     return d->cache;
 }
 
-/* --- opening --------------------------------------------------------------------------------------------------- */
+/* --- opening -------------------------------------------------------------------------------------------- */
 
 static int open_overlay(struct disk *d)
 {

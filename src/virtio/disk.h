@@ -28,8 +28,8 @@ struct disk_options {
 struct disk;
 
 /*
- * Returns 0, or -errno with *why (to be g_free()d) saying what could not be done, without the path.  -EBUSY: another
- * process writes to it.
+ * Returns 0, or -errno with *why (to be g_free()d) saying what could not be done, without the path.  -EBUSY:
+ * another process writes to it.
  */
 int disk_open(struct disk **disk, const struct disk_options *options, char **why);
 /* Flushes too. NULL is allowed. */
@@ -47,8 +47,9 @@ int disk_write_zeroes(struct disk *disk, uint64_t off, uint64_t len, bool may_un
 /* A hint: succeeds where the host cannot. */
 int disk_discard(struct disk *disk, uint64_t off, uint64_t len);
 /*
- * A snapshot's changes into the image, after which the overlay is empty again.  *bytes: how much was written.  Returns 0
- * or -errno: -EBUSY when another process uses the image, -EROFS.  A disk that is no snapshot has nothing to commit.
+ * A snapshot's changes into the image, after which the overlay is empty again.  *bytes: how much was written.
+ * Returns 0 or -errno: -EBUSY when another process uses the image, -EROFS.  A disk that is no snapshot has
+ * nothing to commit.
  */
 int disk_commit(struct disk *disk, uint64_t *bytes);
 /* On return all completed writes are on the medium (but with DISK_UNSAFE or a snapshot). */

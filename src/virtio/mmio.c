@@ -111,7 +111,7 @@ static void notify_config(void *opaque)
 
 static const struct virtio_transport_ops transport_ops = {notify_queue, notify_config};
 
-/* --- reading --------------------------------------------------------------------------------------------------- */
+/* --- reading -------------------------------------------------------------------------------------------- */
 
 static uint32_t read_common(struct virtio_mmio *m, uint64_t off)
 {
@@ -180,7 +180,7 @@ static uint64_t mmio_read(void *opaque, uint64_t off, unsigned size)
     }
 }
 
-/* --- writing --------------------------------------------------------------------------------------------------- */
+/* --- writing -------------------------------------------------------------------------------------------- */
 
 static void forget_driver(struct virtio_mmio *m)
 {
@@ -345,7 +345,7 @@ static void mmio_write(void *opaque, uint64_t off, uint64_t value, unsigned size
         write_reg(m, off, (uint32_t)value);
 }
 
-/* --- the device ------------------------------------------------------------------------------------------------ */
+/* --- the device ----------------------------------------------------------------------------------------- */
 
 static void mmio_reset(struct device *dev)
 {

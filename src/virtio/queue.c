@@ -20,7 +20,10 @@ struct desc {
     uint16_t flags, next;
 };
 
-/* The driver writes these while we read: one access each, little-endian, naturally aligned (virtq_start() checks). */
+/*
+ * The driver writes these while we read: one access each, little-endian, naturally aligned (virtq_start()
+ * checks).
+ */
 static uint16_t load16(const uint8_t *p)
 {
     return GUINT16_FROM_LE(__atomic_load_n((const uint16_t *)p, __ATOMIC_ACQUIRE));
@@ -97,7 +100,7 @@ bool virtq_is_empty(struct virtq *q)
     return !q->ready || q->vdev->broken || avail_idx(q) == q->last_avail;
 }
 
-/* --- descriptor chains ----------------------------------------------------------------------------------------- */
+/* --- descriptor chains ---------------------------------------------------------------------------------- */
 
 /* Where descriptors are read from: the queue's table, or an indirect one. */
 struct table {
@@ -213,7 +216,10 @@ static struct virtq_elem *make_elem(const struct virtq *q, uint16_t head, const 
     return e;
 }
 
-/* Is there an entry to take?  When there is none, the driver is asked to notify, and then looked at once more. */
+/*
+ * Is there an entry to take?  When there is none, the driver is asked to notify, and then looked at once
+ * more.
+ */
 static bool find_available(struct virtq *q)
 {
     if (virtq_is_empty(q)) {
@@ -266,7 +272,7 @@ struct virtq_elem *virtq_pop(struct virtq *q)
     return make_elem(q, head, &c);
 }
 
-/* --- giving back ----------------------------------------------------------------------------------------------- */
+/* --- giving back ---------------------------------------------------------------------------------------- */
 
 void virtq_drop(struct virtq_elem *e)
 {

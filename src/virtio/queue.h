@@ -1,12 +1,13 @@
 /*
  * Split virtqueues (VIRTIO 1.2, 2.7), the device's side.
  *
- * Nothing the guest writes into its rings is believed: every index, address and length is copied out once and checked;
- * what is against the rules breaks the device (virtio_break(): DEVICE_NEEDS_RESET) and never the host.
+ * Nothing the guest writes into its rings is believed: every index, address and length is copied out once and
+ * checked; what is against the rules breaks the device (virtio_break(): DEVICE_NEEDS_RESET) and never the
+ * host.
  *
- * All functions want the device's lock.  The iovecs of a popped element point into guest RAM, which does not move: they
- * may be read and written without the lock until the element is pushed or the queue is stopped (see quiesce in
- * virtio/virtio.h).
+ * All functions want the device's lock.  The iovecs of a popped element point into guest RAM, which does not
+ * move: they may be read and written without the lock until the element is pushed or the queue is stopped
+ * (see quiesce in virtio/virtio.h).
  */
 #ifndef ARMLET_VIRTIO_QUEUE_H
 #define ARMLET_VIRTIO_QUEUE_H
@@ -61,16 +62,20 @@ static inline const struct iovec *virtq_in(const struct virtq_elem *e)
     return e->iov + e->out_num;
 }
 
-/* Checks and maps the rings that num and *_pa describe; breaks the device and returns false when they are wrong. */
+/*
+ * Checks and maps the rings that num and *_pa describe; breaks the device and returns false when they are
+ * wrong.
+ */
 bool virtq_start(struct virtq *q);
 void virtq_stop(struct virtq *q);
 /* Also forgets the addresses. */
 void virtq_reset(struct virtq *q);
 
 /*
- * The next request, or NULL: none, not ready, or the device is broken.  Then the device's notify will be called when
- * there is one; also after VIRTQ_BUDGET pops in a row, so that no driver can keep a thread here for ever.
- * The caller owns the element and gives it to virtq_push(), or to virtq_drop() when the queue has been stopped.
+ * The next request, or NULL: none, not ready, or the device is broken.  Then the device's notify will be
+ * called when there is one; also after VIRTQ_BUDGET pops in a row, so that no driver can keep a thread here
+ * for ever. The caller owns the element and gives it to virtq_push(), or to virtq_drop() when the queue has
+ * been stopped.
  */
 struct virtq_elem *virtq_pop(struct virtq *q);
 bool virtq_is_empty(struct virtq *q);

@@ -106,7 +106,9 @@ void virtio_reset(struct virtio_device *vdev)
         vdev->cls->reset(vdev);
 }
 
-/* 2.2.2: the device leaves FEATURES_OK unset when the driver chose what was not offered, or not the standard. */
+/*
+ * 2.2.2: the device leaves FEATURES_OK unset when the driver chose what was not offered, or not the standard.
+ */
 static bool features_acceptable(const struct virtio_device *vdev)
 {
     return !(vdev->features & ~vdev->host_features) &&

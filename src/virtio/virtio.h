@@ -1,8 +1,8 @@
 /*
  * A virtio device without its transport (VIRTIO 1.2, 2): features, status, configuration, queues.
  *
- * A device is made by its virtio_foo_new() and given to a transport (virtio/mmio.h), which owns it from then on.
- * Threads: everything here wants `lock' (the board's), but for what is said otherwise.
+ * A device is made by its virtio_foo_new() and given to a transport (virtio/mmio.h), which owns it from then
+ * on. Threads: everything here wants `lock' (the board's), but for what is said otherwise.
  */
 #ifndef ARMLET_VIRTIO_VIRTIO_H
 #define ARMLET_VIRTIO_VIRTIO_H
@@ -44,8 +44,8 @@ struct virtio_class {
     const char *name; /* as in -device */
     uint16_t device_id;
     /*
-     * The whole configuration space, vdev->config_len bytes, to or from buf.  A write passes what the space would be
-     * after it, and where it was written.  config_write may be NULL: nothing can be written.
+     * The whole configuration space, vdev->config_len bytes, to or from buf.  A write passes what the space
+     * would be after it, and where it was written.  config_write may be NULL: nothing can be written.
      */
     void (*config_read)(struct virtio_device *vdev, uint8_t *buf);
     void (*config_write)(struct virtio_device *vdev, const uint8_t *buf, unsigned off, unsigned len);
@@ -54,8 +54,8 @@ struct virtio_class {
     /* DRIVER_OK has been set.  May be NULL. */
     void (*started)(struct virtio_device *vdev);
     /*
-     * Blocks until every element popped from q (NULL: from any queue) is pushed or dropped, so that the guest's memory
-     * is its own again.  May be NULL for devices that keep none.
+     * Blocks until every element popped from q (NULL: from any queue) is pushed or dropped, so that the
+     * guest's memory is its own again.  May be NULL for devices that keep none.
      */
     void (*quiesce)(struct virtio_device *vdev, struct virtq *q);
     /* After quiesce and with the queues stopped.  May be NULL. */
@@ -113,15 +113,18 @@ void virtio_config_changed(struct virtio_device *vdev);
 void virtio_break(struct virtio_device *vdev, const char *why);
 
 /*
- * Has q's notify called soon, from the main loop.  A driver on another vCPU may refill a queue as fast as it is emptied,
- * and a hostile one may lay its rings over each other, so that each answer is a new request.
+ * Has q's notify called soon, from the main loop.  A driver on another vCPU may refill a queue as fast as it
+ * is emptied, and a hostile one may lay its rings over each other, so that each answer is a new request.
  */
 void virtio_defer(struct virtio_device *vdev, struct virtq *q);
 
 /* For transports. */
 void virtio_reset(struct virtio_device *vdev);
 void virtio_set_status(struct virtio_device *vdev, uint8_t status);
-/* Ignored after FEATURES_OK.  The legacy interface never offers what it could not keep: extra bits are dropped. */
+/*
+ * Ignored after FEATURES_OK.  The legacy interface never offers what it could not keep: extra bits are
+ * dropped.
+ */
 void virtio_set_features(struct virtio_device *vdev, uint64_t features, bool legacy);
 uint32_t virtio_config_read(struct virtio_device *vdev, uint64_t off, unsigned size);
 void virtio_config_write(struct virtio_device *vdev, uint64_t off, uint32_t value, unsigned size);
