@@ -4,8 +4,8 @@
  * several.
  *
  * Who calls what, and with which locks:
- *   - The front end calls chardev_write(), chardev_accept_input() and chardev_set_break() from any thread, its
- *     own lock held (for a device that is the board's).  A back end must not call the front end back from
+ *   - The front end calls chardev_write(), chardev_accept_input() and chardev_set_break() from any thread,
+ *     its own lock held (for a device that is the board's).  A back end must not call the front end back from
  *     inside these.
  *   - The back end calls the client's functions on the main thread with no lock held; the front end locks for
  *     itself.
