@@ -19,7 +19,7 @@
 #include "isa/a64.h"
 #include "mem/mem.h"
 
-enum { CPU_MAX = 8 };
+enum { CPU_MAX = 8, CPU_HOT = 192 };
 
 /* PSTATE.NZCV as it stands in SPSR: bits 31 to 28. */
 enum { NZCV_N = (int)0x80000000, NZCV_Z = 0x40000000, NZCV_C = 0x20000000, NZCV_V = 0x10000000 };
@@ -79,6 +79,7 @@ struct cpu {
     uint64_t icount;  /* instructions retired */
     struct tlb *tlb;  /* cpu/tlb.h */
     void *engine;     /* the engine's own state */
+    uint64_t hot[CPU_HOT] __attribute__((aligned(16))); /* the engine's own, near the registers so that generated code reaches it cheaply */
     union vreg v[32];
     struct fpst fp;   /* FPCR and FPSR */
 

@@ -121,6 +121,7 @@ static void drop_all(struct tlb *tlb)
     memset(m->large, 0, sizeof(m->large));
     m->shifts = 0;
     m->stats.flushes++;
+    tlb->drops++;
 }
 
 /* The space of an ASID.  When the numbers run out everything is dropped and counting starts again. */

@@ -48,6 +48,7 @@ struct tlb {
     uint64_t data_tag, unpriv_tag, fetch_tag; /* space << 2 | view, now */
     bool strict;                              /* SCTLR_EL1.A: unaligned is a fault */
     bool watching;                            /* some watchpoint is active: nothing enters `fast' on its pages */
+    unsigned drops;                           /* how often everything was dropped, and spaces were counted anew */
     bool outstanding;                         /* maintenance was broadcast since the last DSB */
     struct tlb_entry fast[1 << TLB_FAST_BITS];
     struct tlb_fetch fetch[1 << TLB_FETCH_BITS];

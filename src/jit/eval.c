@@ -1,6 +1,7 @@
 /*
- * Runs lifted code on a struct cpu, operation by operation, through the interpreter's own functions on state and memory
- * (cpu/prim.h): what the tests compare the interpreter with.  Slow on purpose: no operation is merged or skipped.
+ * Runs lifted code on a struct cpu, operation by operation, through the interpreter's own functions on state
+ * and memory (cpu/prim.h): what the tests compare the interpreter with.  Slow on purpose: no operation is
+ * merged or skipped.
  *
  * On the vCPU's thread.
  */
@@ -234,6 +235,32 @@ static void check_operands(const struct ir_block *block, unsigned id)
         if (operand >= id || !fits)
             BUG("IR value %u (%s) has a bad operand %u", id, ir_info[ir->op].name, i);
     }
+}
+
+bool ir_eval_op(struct cpu *cpu, const struct ir *ir, const union vreg in[5], union vreg out[2])
+{
+    static _Thread_local struct eval e;
+    struct ir own = *ir;
+    struct value r;
+    unsigned n = ir_operands(ir->op);
+    bool ok = true;
+
+    e.cpu = cpu;
+    e.base = cpu->pc;
+    for (unsigned i = 0; i < n; i++)
+        e.value[i + 1].w = in[i];
+    own.a = 1, own.b = 2;
+    if (n > 2)
+        own.c = 3, own.d = 4, own.e = 5;
+    else if (n == 2 && ir_info[ir->op].result == IR_W) /* imm16 stands behind c, which is no operand */
+        own.c = 0;
+    memset(&r, 0, sizeof r);
+    if (!eval_memory(&e, &own, &r, &ok) && !eval_helper(&e, &own, &r.w.d[0], &ok) && !eval_vector(&e, &own, &r) &&
+        !eval_value(&e, &own, &r.w.d[0]) && !eval_control(&e, &own))
+        BUG("IR operation %u", ir->op);
+    out[0] = r.w;
+    out[1] = r.w2;
+    return ok;
 }
 
 void ir_eval(struct cpu *cpu, const struct ir_block *block)

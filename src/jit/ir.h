@@ -1,10 +1,11 @@
 /*
  * The translator's intermediate representation: guest instructions as values (docs/ir.md).
  *
- * A block is an array of struct ir; a value is the index of the operation that makes it, so that values are in single
- * assignment and an operand always has a smaller index.  Index 0 is IR_none and stands for no operand.  Guest state is
- * touched only by get_*, set_* and the operations whose effects say so, and side effects happen in the order of the
- * array.  Blocks depend on the mode in struct ir_mode and on the words lifted, and not on the address they run at.
+ * A block is an array of struct ir; a value is the index of the operation that makes it, so that values are
+ * in single assignment and an operand always has a smaller index.  Index 0 is IR_none and stands for no
+ * operand.  Guest state is touched only by get_*, set_* and the operations whose effects say so, and side
+ * effects happen in the order of the array.  Blocks depend on the mode in struct ir_mode and on the words
+ * lifted, and not on the address they run at.
  *
  * No threads in here: a block belongs to who lifts it.
  */
@@ -128,18 +129,25 @@ struct ir_block {
 
 void ir_begin(struct ir_block *block, const struct ir_mode *mode);
 /*
- * Appends the instruction at the next address.  False: the block is full (or has ended) and the word was not taken.
- * Words that are UNDEFINED in this mode lift to that exception.
+ * Appends the instruction at the next address.  False: the block is full (or has ended) and the word was not
+ * taken. Words that are UNDEFINED in this mode lift to that exception.
  */
 bool ir_lift(struct ir_block *block, uint32_t word);
 /* Closes a block that has not ended by itself with an exit to the next address. */
 void ir_end(struct ir_block *block);
 
 /*
- * Runs a block on cpu from cpu->pc, through the same state functions as the interpreter: for tests.  Afterwards
- * cpu->pc is where to go on and cpu->icount has grown by the instructions completed.
+ * Runs a block on cpu from cpu->pc, through the same state functions as the interpreter: for tests.
+ * Afterwards cpu->pc is where to go on and cpu->icount has grown by the instructions completed.
  */
 void ir_eval(struct cpu *cpu, const struct ir_block *block);
+
+/*
+ * Runs one operation that is not about registers, for a translator that has no code of its own for it:
+ * operands in in[], results in out[].  cpu->pc is the instruction's, next_pc the following one's, leave 0.
+ * False: it did not complete.
+ */
+bool ir_eval_op(struct cpu *cpu, const struct ir *ir, const union vreg in[5], union vreg out[2]);
 
 void ir_dump(FILE *out, const struct ir_block *block);
 

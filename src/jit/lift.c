@@ -1,8 +1,8 @@
 /*
  * The translator's front end: the instruction bodies with V, W and F as values of the IR.
  *
- * What is known at translation time disappears here: fields and mode by the C `if' of the bodies, operations on constants
- * by isa/ops.def.  Nothing else is optimised: that is for passes over the finished block.
+ * What is known at translation time disappears here: fields and mode by the C `if' of the bodies, operations
+ * on constants by isa/ops.def.  Nothing else is optimised: that is for passes over the finished block.
  *
  * No state beside the block.
  */

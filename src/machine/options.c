@@ -10,6 +10,7 @@
 
 #include "base/report.h"
 #include "base/trace.h"
+#include "jit/jit.h"
 #include "machine/board.h"
 #include "machine/config.h"
 #include "machine/devices.h"
@@ -52,7 +53,7 @@ static enum answer set_accel(struct config *c, const char *arg, GError **err)
     g_auto(GStrv) names = g_strsplit(arg, ":", -1);
     for (char **n = names; *n; n++)
         if (!strcmp(*n, "tcg") || !strcmp(*n, "interp")) {
-            c->engine = &interp_engine;
+            c->engine = **n == 't' ? &jit_engine : &interp_engine;
             return GO_ON;
         }
     return wrong(err, "-accel %s: not here (tcg and interp are)", arg);

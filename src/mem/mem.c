@@ -38,8 +38,9 @@ struct slot {
 struct mem {
     uint64_t ram_base, ram_size;
     uint8_t *ram;
-    atomic_uint *page_generation; /* one for each page of RAM; unreserved like RAM */
+    atomic_uint *page_generation; /* one for each page of RAM, times two; bit 0: marked.  Unreserved like RAM */
     atomic_uint epoch;            /* everything went stale */
+    atomic_uint changes;          /* of marked pages */
     atomic_uint rom_generation;   /* something outside RAM went stale */
     GArray *roms;                 /* struct rom */
     GPtrArray *regions;           /* struct mem_region *, in the order they were added */
@@ -470,7 +471,20 @@ uint32_t mem_code_generation(struct mem *mem, uint64_t pa)
     uint32_t epoch = atomic_load_explicit(&mem->epoch, memory_order_acquire);
     atomic_uint *own = off < mem->ram_size ? &mem->page_generation[off / MEM_PAGE_SIZE] : &mem->rom_generation;
 
-    return epoch + atomic_load_explicit(own, memory_order_acquire);
+    return epoch + (atomic_load_explicit(own, memory_order_acquire) >> 1);
+}
+
+/* The next generation, unmarked. */
+static void page_stale(struct mem *mem, uint64_t off)
+{
+    bool in_ram = off < mem->ram_size;
+    atomic_uint *own = in_ram ? &mem->page_generation[off / MEM_PAGE_SIZE] : &mem->rom_generation;
+    unsigned old = atomic_load_explicit(own, memory_order_relaxed);
+
+    while (!atomic_compare_exchange_weak(own, &old, (old | 1) + 1))
+        ;
+    if (!in_ram || old & 1)
+        atomic_fetch_add(&mem->changes, 1);
 }
 
 void mem_code_stale(struct mem *mem, uint64_t pa, uint64_t len)
@@ -478,14 +492,25 @@ void mem_code_stale(struct mem *mem, uint64_t pa, uint64_t len)
     uint64_t first = pa / MEM_PAGE_SIZE;
     uint64_t pages = len ? (pa + len - 1) / MEM_PAGE_SIZE - first + 1 : 0;
 
-    for (uint64_t i = 0; i < pages; i++) {
-        uint64_t off = (first + i) * MEM_PAGE_SIZE - mem->ram_base;
-        atomic_uint *own = off < mem->ram_size ? &mem->page_generation[off / MEM_PAGE_SIZE] : &mem->rom_generation;
-        atomic_fetch_add_explicit(own, 1, memory_order_release);
-    }
+    for (uint64_t i = 0; i < pages; i++)
+        page_stale(mem, (first + i) * MEM_PAGE_SIZE - mem->ram_base);
 }
 
 void mem_code_stale_all(struct mem *mem)
 {
     atomic_fetch_add_explicit(&mem->epoch, 1, memory_order_release);
+    atomic_fetch_add(&mem->changes, 1);
+}
+
+void mem_code_mark(struct mem *mem, uint64_t pa)
+{
+    uint64_t off = pa - mem->ram_base;
+
+    if (off < mem->ram_size)
+        atomic_fetch_or(&mem->page_generation[off / MEM_PAGE_SIZE], 1);
+}
+
+uint32_t mem_code_changes(const struct mem *mem)
+{
+    return atomic_load_explicit(&mem->changes, memory_order_acquire);
 }

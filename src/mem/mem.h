@@ -92,5 +92,12 @@ void mem_each(struct mem *mem, void (*fn)(void *arg, const char *name, uint64_t 
 uint32_t mem_code_generation(struct mem *mem, uint64_t pa);
 void mem_code_stale(struct mem *mem, uint64_t pa, uint64_t len);
 void mem_code_stale_all(struct mem *mem);
+/*
+ * For engines that reach code by virtual address without looking at generations: mark a page before reading its
+ * generation and its words; mem_code_changes() moves on whenever a marked page (or everything) goes stale, and the mark
+ * is gone.  Pages outside RAM count as always marked.
+ */
+void mem_code_mark(struct mem *mem, uint64_t pa);
+uint32_t mem_code_changes(const struct mem *mem);
 
 #endif

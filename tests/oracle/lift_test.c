@@ -2,8 +2,9 @@
  * The interpreter against lifted code run by the IR evaluator: random instructions on random states, one by
  * one and in blocks, all state compared.
  *
- *     lift_test [--cases N] [--seed S] [--only NAME] [--dump] [--self-test]
+ *     lift_test [--jit] [--cases N] [--seed S] [--only NAME] [--dump] [--self-test]
  *
+ * --jit runs the translator's host code in place of the evaluator.
  * --self-test falsifies one operation in lifted code and expects to see a difference.  The last line is "N
  * passed, N failed".
  */
@@ -17,6 +18,7 @@
 #include "cases.h"
 #include "cpu/interp.h"
 #include "jit/ir.h"
+#include "jit/jit.h"
 
 enum { REPS = 4, BLOCK = 12, SHOW_PER_LINE = 2 };
 
@@ -24,7 +26,7 @@ struct test {
     struct oracle_machine machine;
     uint64_t cases, seed, passed, failed;
     const char *only;
-    bool dump, plant;
+    bool dump, plant, jit;
     unsigned shown[A64_NOPS];
     uint16_t list[A64_NOPS];
     unsigned n_list;
@@ -132,7 +134,10 @@ static void compare(const uint32_t *words, unsigned n, const struct oracle_state
             break;
     finish(&a, pc);
     begin(before, pc, n > 2);
-    ir_eval(t.machine.cpu, &t.block);
+    if (t.jit)
+        jit_exec_words(t.machine.cpu, words, n);
+    else
+        ir_eval(t.machine.cpu, &t.block);
     finish(&b, pc);
     if (!memcmp(&a, &b, sizeof a)) {
         t.passed++;
@@ -230,6 +235,8 @@ static void options(int argc, char **argv)
             t.seed = strtoull(argv[++i], NULL, 0);
         else if (!strcmp(argv[i], "--only") && i + 1 < argc)
             t.only = argv[++i];
+        else if (!strcmp(argv[i], "--jit"))
+            t.jit = true;
         else if (!strcmp(argv[i], "--dump"))
             t.dump = true;
         else if (!strcmp(argv[i], "--self-test"))
@@ -245,8 +252,12 @@ int main(int argc, char **argv)
     t.seed = 1;
     options(argc, argv);
     oracle_machine_new(&t.machine, "max");
+    if (t.jit)
+        jit_engine.init(t.machine.cpu);
     choose_lines();
     run();
+    if (t.jit)
+        jit_engine.fini(t.machine.cpu);
     oracle_machine_free(&t.machine);
     if (t.plant) {
         printf("a planted difference was %s\n%d passed, %d failed\n", t.failed ? "seen" : "missed",

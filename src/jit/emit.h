@@ -1,0 +1,135 @@
+/*
+ * From an optimised IR block to x86-64 (docs/jit.md, "Registers" and "Flags").
+ *
+ * One forward pass.  A value is where it is cheapest: a constant, the home of a guest register that still holds it, one of
+ * four temporaries, or a spill word.  emit.c has values, flags and exits; emit_mem.c memory; emit_vec.c vectors.
+ */
+#ifndef ARMLET_JIT_EMIT_H
+#define ARMLET_JIT_EMIT_H
+
+#include "jit/state.h"
+
+enum loc_kind {
+    L_NONE,
+    L_CONST, /* ir.imm */
+    L_PC,    /* HOT_PAGE + the block's page offset + ir.imm */
+    L_GX,    /* home of guest register `n' */
+    L_TMP,   /* temporary `n' (index) */
+    L_SPILL, /* spill word `n' */
+    L_LATER, /* a condition or compare: emitted where it is used */
+    L_GW,    /* home of vector register n */
+    L_WSLOT, /* vector slot n */
+};
+
+struct loc {
+    uint8_t kind, n;
+};
+
+struct cold { /* code that is put behind the block */
+    uint8_t kind;         /* enum cold_kind */
+    uint8_t t0;           /* COLD_MEM: its scratch register */
+    uint8_t bytes;        /* of the whole access */
+    uint8_t data[2];      /* host registers of values or results, or vector locations' registers */
+    uint16_t insn;        /* index of the instruction in the block */
+    uint16_t id;          /* IR operation */
+    struct hmem ea;       /* the guest address: base and displacement */
+    struct hmem w[2];     /* vector operands or results; scalar operands in memory */
+    uint64_t imm[2];      /* constant operands: data is DATA_CONST; in memory: DATA_MEM */
+    uint8_t *from;        /* place: jumps here */
+    uint8_t *hit, *back;  /* go on: after the check; after the access */
+};
+
+enum { DATA_CONST = 0xfe, DATA_MEM = 0xfd };
+enum { MAX_COLD = 1024, MAX_LINKS = 8 };
+
+struct emit {
+    struct x86 x;
+    struct ir_block *block;
+    uint16_t *uses;
+    unsigned page_off;   /* of the block's first instruction */
+    unsigned insn;       /* index of the current one */
+    unsigned at;         /* index of the current operation */
+    struct loc loc[IR_MAX];
+    uint16_t hint[IR_MAX]; /* guest register + 1 that the value is set to soon */
+    bool done[IR_MAX];     /* emitted together with an earlier operation */
+    uint16_t tmp[TEMPS];   /* value in each, 0: free */
+    uint8_t locked;        /* bit per temporary: must not be moved now */
+    uint16_t spill[SPILLS];
+    uint16_t wslot[W_SLOTS];
+    uint16_t gx_live[32], gw_live[32]; /* values that live in the home and will be used */
+    uint16_t host_f;       /* flags value that EFLAGS holds, 0: none */
+    bool host_inv;         /* its carry is inverted there */
+    uint16_t mem_f;        /* flags value that HOT_FLAGS holds, 0: not one with a name here */
+    uint16_t logic_of;     /* value whose N and Z (logical operation) EFLAGS hold */
+    bool logic_sf;
+    bool failed;           /* out of spills: the block must be shorter */
+    unsigned ncold;
+    struct cold cold[MAX_COLD];
+    unsigned nlinks;
+    struct jit_link links[MAX_LINKS];
+    unsigned mode;
+    const struct jit_stubs *stubs;
+};
+
+/*
+ * Emits block at x->p for a first instruction at page offset `page_off'.  false: no room, or too complicated; emit less.
+ * On success *cross and *inside are entries (writable view), e->links the places to be patched.
+ */
+bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned page_off, uint8_t **cross,
+                uint8_t **inside);
+
+/* --- between the parts --- */
+
+/* Host register that holds value id now, locked; loads or moves it there. */
+unsigned emit_reg(struct emit *e, unsigned id);
+/* The same for a constant-free address: base register and displacement of value id (add of a constant is folded). */
+struct hmem emit_address(struct emit *e, unsigned id);
+/* A free temporary, locked; spills one if it must.  Returns the host register. */
+unsigned emit_temp(struct emit *e);
+/* Frees a temporary that emit_temp() gave, when no value was bound to it. */
+void emit_release(struct emit *e, unsigned host);
+/* Where to put the result of the current operation: its home if that is safe, else a temporary. */
+unsigned emit_dest(struct emit *e, unsigned id);
+/* The result is in host register r now. */
+void emit_bind(struct emit *e, unsigned id, unsigned r);
+/* An operand has been used once; at zero its place is free. */
+void emit_use(struct emit *e, unsigned id);
+void emit_use_all(struct emit *e, const struct ir *ir);
+/* EFLAGS are about to change. */
+void emit_clobber_flags(struct emit *e);
+/* Values that live in homes move to temporaries or slots: a helper may change the homes. */
+void emit_evict_homes(struct emit *e);
+/* Is the value in memory (a home or a spill word), so that an instruction can take it from there? */
+bool emit_in_memory(const struct emit *e, unsigned id, struct hmem *m);
+/* Moves a value out of its temporary, which must not be locked. */
+void emit_to_memory(struct emit *e, unsigned id);
+bool emit_is_temp(unsigned host);
+struct cold *emit_cold(struct emit *e, unsigned kind, uint8_t *from);
+/* The call to C for operation `ir' of instruction `insn', its operands being in HOT_A; results will be in HOT_R. */
+void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn);
+/* The whole operation that way: operands fetched, result bound. */
+void emit_generic(struct emit *e, const struct ir *ir);
+void emit_const(struct emit *e, unsigned host, uint64_t v);
+
+enum cold_kind { COLD_MEM, COLD_OP, COLD_LINK, COLD_RESET_STACK };
+
+void emit_memory(struct emit *e, const struct ir *ir);   /* emit_mem.c */
+void emit_memory_cold(struct emit *e, struct cold *c);
+void emit_vector(struct emit *e, const struct ir *ir);   /* emit_vec.c */
+/* Memory operand of vector value id. */
+struct hmem emit_wmem(struct emit *e, unsigned id);
+/* A slot for the result. */
+struct hmem emit_wdest(struct emit *e, unsigned id);
+bool emit_is_vector(unsigned op);
+
+/* Code that all blocks share, made once by run.c; executable addresses. */
+struct jit_stubs {
+    const uint8_t *enter;     /* void (struct cpu *, const uint8_t *code) */
+    const uint8_t *leave;     /* to the run loop; cpu->pc is set */
+    const uint8_t *leave_at;  /* the same; RAX is the pc */
+    const uint8_t *leave_next; /* the same, at cpu->next_pc */
+    const uint8_t *link;      /* HOT_WHERE is the page offset to go on at, EAX the link: to the run loop, which patches */
+    const uint8_t *call;      /* jit_c_op(): everything is restored, or the run loop is entered */
+};
+
+#endif

@@ -1,0 +1,308 @@
+/*
+ * Loads and stores (docs/jit.md, "Memory").
+ *
+ * An access looks its page up in the direct-mapped TLB at R15: one XOR and one TEST find another page and a misaligned
+ * address at once.  Misaligned but within the page goes on from cold code; everything else calls C, which fills the TLB.
+ *
+ * Rules
+ *  1. Nothing is written to a guest register before the access has succeeded.
+ *  2. Temporaries survive the call to C: cold code gets its result into the place that the fast path uses.
+ */
+#include "jit/emit.h"
+
+#include "base/report.h"
+
+static bool is_store(unsigned op)
+{
+    return op == IR_store || op == IR_store_pair || op == IR_store_w || op == IR_store_pair_w;
+}
+
+static bool is_pair(unsigned op)
+{
+    return op == IR_load_pair || op == IR_store_pair || op == IR_load_pair_w || op == IR_store_pair_w;
+}
+
+static bool is_wide(unsigned op)
+{
+    return op == IR_load_w || op == IR_store_w || op == IR_load_pair_w || op == IR_store_pair_w;
+}
+
+static struct hmem plus(struct hmem m, int32_t off)
+{
+    m.disp += off;
+    return m;
+}
+
+static void host_load(struct emit *e, unsigned size, unsigned d, struct hmem m)
+{
+    switch (size) {
+    case 0: x86_rm(&e->x, 0, false, 0x0fb6, d, m, false); break;
+    case 1: x86_rm(&e->x, 0, false, 0x0fb7, d, m, false); break;
+    default: x86_load(&e->x, size == 3, d, m); break;
+    }
+}
+
+static void host_store(struct emit *e, unsigned size, struct hmem m, unsigned s)
+{
+    switch (size) {
+    case 0: x86_rm(&e->x, 0, false, 0x88, s, m, true); break;
+    case 1: x86_rm(&e->x, 0x66, false, 0x89, s, m, false); break;
+    default: x86_store(&e->x, size == 3, m, s); break;
+    }
+}
+
+/* xmm0 from 1 to 16 bytes; t: a scratch register for the small ones. */
+static void host_load_w(struct emit *e, unsigned size, struct hmem m, unsigned t)
+{
+    switch (size) {
+    case 0: case 1:
+        host_load(e, size, t, m);
+        x86_movq_xr(&e->x, false, 0, t);
+        break;
+    case 2: x86_sse_rm(&e->x, 0xf3, 0x0f10, 0, m); break;
+    case 3: x86_sse_rm(&e->x, 0xf2, 0x0f10, 0, m); break;
+    default: x86_movdqu_load(&e->x, 0, m); break;
+    }
+}
+
+static void host_store_w(struct emit *e, unsigned size, struct hmem m, unsigned t)
+{
+    switch (size) {
+    case 0: case 1:
+        x86_movq_rx(&e->x, false, t, 0);
+        host_store(e, size, m, t);
+        break;
+    case 2: x86_sse_rm(&e->x, 0xf3, 0x0f11, 0, m); break;
+    case 3: x86_sse_rm(&e->x, 0xf2, 0x0f11, 0, m); break;
+    default: x86_movdqu_store(&e->x, m, 0); break;
+    }
+}
+
+/* Two temporaries; on return `t1' is the addend of ea's page.  The cold part is begun. */
+static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool store, struct hmem ea, unsigned t0,
+                           unsigned t1)
+{
+    unsigned table = REG_TLB;
+    int32_t tag = store ? offsetof(struct jtlb_entry, wtag) : offsetof(struct jtlb_entry, rtag);
+
+    emit_clobber_flags(e);
+    if (ea.disp)
+        x86_lea(&e->x, true, t0, ea);
+    else
+        x86_mov_rr(&e->x, true, t0, ea.base);
+    if (jit_host.bmi2) {
+        x86_rorx(&e->x, true, t1, t0, MEM_PAGE_SHIFT - JTLB_SHIFT);
+    } else {
+        x86_mov_rr(&e->x, true, t1, t0);
+        x86_shift_ri(&e->x, true, SH_SHR, t1, MEM_PAGE_SHIFT - JTLB_SHIFT);
+    }
+    x86_alu_ri(&e->x, false, ALU_AND, t1, JTLB_MASK);
+    if (mop & MO_UNPRIV) /* another table; its address is added to the offset */
+        x86_alu_rm(&e->x, true, ALU_ADD, t1, HOT(HOT_UTLB));
+    struct hmem entry = mop & MO_UNPRIV ? MEM(t1, 0) : MEMX(table, t1, 0, 0);
+    x86_alu_rm(&e->x, true, ALU_XOR, t0, plus(entry, tag));
+    x86_test_ri(&e->x, true, t0, (int32_t)(0xfffff000u | (bytes - 1)));
+    struct cold *c = emit_cold(e, COLD_MEM, x86_jcc(&e->x, CC_NE));
+    c->hit = e->x.p;
+    x86_load(&e->x, true, t1, plus(entry, offsetof(struct jtlb_entry, addend)));
+    c->ea = ea;
+    c->t0 = (uint8_t)t0;
+    c->bytes = (uint8_t)bytes;
+    return c;
+}
+
+static void scalar_load(struct emit *e, const struct ir *ir, struct cold *c, struct hmem host, unsigned t0)
+{
+    unsigned id = e->at, size = ir->k & MO_SIZE, second = id + 1;
+    bool pair = ir->op == IR_load_pair, want2 = pair && second < e->block->n && e->uses[second];
+
+    emit_use(e, ir->a);
+    if (want2)
+        e->done[second] = true;
+    unsigned d2 = NO_REG, d = NO_REG;
+    /* The first destination must not be the second's base: both are loaded from [base + addend]. */
+    if (e->uses[id] > (want2 ? 1u : 0u)) {
+        d = pair ? t0 : emit_dest(e, id);
+        host_load(e, size, d, host);
+    } else if (!want2) {
+        host_load(e, size, t0, host); /* the access itself may matter */
+    }
+    if (want2) {
+        d2 = emit_dest(e, second);
+        if (d2 != NO_REG)
+            host_load(e, size, d2, plus(host, 1 << size));
+    }
+    c->back = e->x.p;
+    c->data[0] = (uint8_t)d;
+    c->data[1] = (uint8_t)d2;
+    if (want2)
+        emit_use(e, id);
+    if (d != NO_REG)
+        emit_bind(e, id, d);
+    if (d2 != NO_REG)
+        emit_bind(e, second, d2);
+}
+
+/* Where a value to be stored is at the check: cold code must find it there too.  `room': a temporary may be used. */
+static void place_data(struct emit *e, struct cold *c, unsigned i, unsigned v, bool room)
+{
+    if (!room)
+        emit_to_memory(e, v);
+    if (e->block->ir[v].op == IR_const) {
+        c->data[i] = DATA_CONST;
+        c->imm[i] = e->block->ir[v].imm;
+    } else if (emit_in_memory(e, v, &c->w[i])) {
+        c->data[i] = DATA_MEM;
+    } else {
+        c->data[i] = (uint8_t)emit_reg(e, v);
+    }
+}
+
+/* The register that has value i, or t with it. */
+static unsigned data_reg(struct emit *e, const struct cold *c, unsigned i, unsigned t)
+{
+    if (c->data[i] == DATA_CONST)
+        emit_const(e, t, c->imm[i]);
+    else if (c->data[i] == DATA_MEM)
+        x86_load(&e->x, true, t, c->w[i]);
+    else
+        return c->data[i];
+    return t;
+}
+
+static void scalar_store(struct emit *e, const struct ir *ir, struct cold *c, struct hmem host, unsigned t0)
+{
+    unsigned size = ir->k & MO_SIZE, n = is_pair(ir->op) ? 2 : 1;
+
+    for (unsigned i = 0; i < n; i++)
+        host_store(e, size, plus(host, (int32_t)(i << size)), data_reg(e, c, i, t0));
+    c->back = e->x.p;
+    emit_use_all(e, ir);
+}
+
+static void wide_load(struct emit *e, const struct ir *ir, struct cold *c, struct hmem host, unsigned t0)
+{
+    unsigned id = e->at, size = ir->k & MO_SIZE, second = id + 1;
+    bool want2 = ir->op == IR_load_pair_w && second < e->block->n && e->uses[second];
+
+    emit_use(e, ir->a);
+    if (want2)
+        e->done[second] = true;
+    host_load_w(e, size, host, t0);
+    if (want2) {
+        x86_movdqa_rr(&e->x, 1, 0);
+        host_load_w(e, size, plus(host, 1 << size), t0);
+        c->w[1] = emit_wdest(e, second);
+        x86_movdqu_store(&e->x, c->w[1], 0);
+        x86_movdqa_rr(&e->x, 0, 1);
+        emit_use(e, id);
+        c->data[1] = 1;
+    }
+    if (e->uses[id]) {
+        c->w[0] = emit_wdest(e, id);
+        x86_movdqu_store(&e->x, c->w[0], 0);
+        c->data[0] = 1;
+    }
+    c->back = e->x.p;
+}
+
+static void wide_store(struct emit *e, const struct ir *ir, struct cold *c, struct hmem host, unsigned t0)
+{
+    unsigned size = ir->k & MO_SIZE, n = is_pair(ir->op) ? 2 : 1;
+
+    for (unsigned i = 0; i < n; i++) {
+        c->w[i] = emit_wmem(e, i ? ir->c : ir->b);
+        x86_movdqu_load(&e->x, 0, c->w[i]);
+        host_store_w(e, size, plus(host, (int32_t)(i << size)), t0);
+    }
+    c->back = e->x.p;
+    emit_use_all(e, ir);
+}
+
+void emit_memory(struct emit *e, const struct ir *ir)
+{
+    unsigned mop = ir->k, bytes = (1u << (mop & MO_SIZE)) << is_pair(ir->op);
+
+    if (bytes > 16) { /* a pair of Q registers */
+        emit_generic(e, ir);
+        return;
+    }
+    struct hmem ea = emit_address(e, ir->a);
+    struct cold data = { 0 };
+    bool one = false; /* a temporary is taken by data: beside the base and two for the lookup there is one more */
+    for (unsigned i = 1; i < ir_operands(ir->op) && !is_wide(ir->op); i++) {
+        place_data(e, &data, i - 1, ir_operand(ir, i), !one || !emit_is_temp(ea.base));
+        one |= emit_is_temp(data.data[i - 1]);
+    }
+    unsigned t0 = emit_temp(e), t1 = emit_temp(e);
+    struct cold *c = lookup(e, mop, bytes, is_store(ir->op), ea, t0, t1);
+    memcpy(c->data, data.data, sizeof c->data);
+    memcpy(c->w, data.w, sizeof c->w);
+    memcpy(c->imm, data.imm, sizeof c->imm);
+    struct hmem host = MEMX(ea.base, t1, 0, ea.disp);
+
+    if (ir->op == IR_store || ir->op == IR_store_pair) {
+        scalar_store(e, ir, c, host, t0);
+    } else if (is_store(ir->op)) {
+        wide_store(e, ir, c, host, t0);
+    } else if (is_wide(ir->op)) {
+        wide_load(e, ir, c, host, t0);
+    } else {
+        if (ir->op == IR_load)
+            emit_release(e, t0);
+        scalar_load(e, ir, c, host, t0);
+    }
+    if (mop & MO_REL) {
+        emit_clobber_flags(e);
+        x86_u8(&e->x, 0xf0);
+        x86_alu_mi(&e->x, false, ALU_OR, MEM(RSP, 0), 0);
+    }
+}
+
+/* --- cold ------------------------------------------------------------------------------------------------- */
+
+static void cold_results(struct emit *e, const struct ir *ir, const struct cold *c)
+{
+    for (unsigned i = 0; i < (is_pair(ir->op) ? 2u : 1u); i++) {
+        struct hmem r = HOT(HOT_R + 2 * i);
+        if (is_wide(ir->op) && c->data[i]) {
+            x86_movdqu_load(&e->x, 0, r);
+            x86_movdqu_store(&e->x, c->w[i], 0);
+        } else if (!is_wide(ir->op) && c->data[i] != NO_REG) {
+            x86_load(&e->x, true, c->data[i], r);
+        }
+    }
+}
+
+void emit_memory_cold(struct emit *e, struct cold *c)
+{
+    const struct ir *ir = &e->block->ir[c->id];
+    uint8_t *slow = NULL, *slow2 = NULL;
+
+    if (c->bytes > 1 && !(ir->k & MO_ALIGN)) {
+        x86_test_ri(&e->x, true, c->t0, (int32_t)0xfffff000u);
+        slow = x86_jcc(&e->x, CC_NE);
+        x86_lea(&e->x, true, c->t0, c->ea);
+        x86_alu_ri(&e->x, false, ALU_AND, c->t0, MEM_PAGE_SIZE - 1);
+        x86_alu_ri(&e->x, false, ALU_CMP, c->t0, MEM_PAGE_SIZE - c->bytes);
+        slow2 = x86_jcc(&e->x, CC_A);
+        x86_jmp_to(&e->x, c->hit);
+        x86_here(&e->x, slow);
+        x86_here(&e->x, slow2);
+    }
+    x86_lea(&e->x, true, c->t0, c->ea);
+    x86_store(&e->x, true, HOT(HOT_A), c->t0);
+    for (unsigned i = 0; is_store(ir->op) && i < (is_pair(ir->op) ? 2u : 1u); i++) {
+        struct hmem a = HOT(HOT_A + 2 * (i + 1));
+        if (is_wide(ir->op)) {
+            x86_movdqu_load(&e->x, 0, c->w[i]);
+            x86_movdqu_store(&e->x, a, 0);
+        } else {
+            x86_store(&e->x, true, a, data_reg(e, c, i, c->t0));
+        }
+    }
+    emit_c_op(e, ir, c->insn);
+    if (!is_store(ir->op))
+        cold_results(e, ir, c);
+    x86_jmp_to(&e->x, c->back);
+}

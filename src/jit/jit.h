@@ -1,0 +1,21 @@
+/*
+ * The translating engine: guest code to x86-64, for all vCPUs in parallel (docs/jit.md).
+ */
+#ifndef ARMLET_JIT_JIT_H
+#define ARMLET_JIT_JIT_H
+
+#include "cpu/cpu.h"
+
+extern const struct cpu_engine jit_engine;
+
+/* Before the first vCPU is made: bytes of host code to keep at most (0: the default). */
+void jit_set_cache_size(uint64_t bytes);
+/*
+ * For tests: translates n words as one block, runs it once on a vCPU of this engine as if they stood at cpu->pc, and
+ * forgets it.  Returns how many instructions the block took in.
+ */
+unsigned jit_exec_words(struct cpu *cpu, const uint32_t *words, unsigned n);
+/* Counters as text, for `info jit' and --stats; any thread. */
+void jit_describe(GString *out);
+
+#endif

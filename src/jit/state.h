@@ -1,0 +1,132 @@
+/*
+ * What generated code and the run loop share: host register assignment, the hot words of struct cpu, and the engine's
+ * own state of a vCPU.
+ *
+ * ORDER hot: emit.c and run.c address these words as cpu->hot[HOT_...].
+ */
+#ifndef ARMLET_JIT_STATE_H
+#define ARMLET_JIT_STATE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cpu/cpu.h"
+#include "jit/ir.h"
+#include "jit/x86.h"
+
+/*
+ * Host registers.  RBP points 128 bytes into struct cpu, so that every guest register is one byte of displacement away;
+ * R15 is the data TLB of the current address space and view; RSP is the return stack; RAX, RCX, RDX, RSI are for values
+ * inside a block; the rest hold guest registers all the time.
+ */
+enum { REG_CPU = RBP, REG_TLB = R15, CPU_BIAS = 128, TEMPS = 4, PINS = 9 };
+extern const uint8_t jit_temps[TEMPS];
+/* Guest register of each pinned host register, and the other way: NO_REG when it lives in struct cpu. */
+struct jit_pin {
+    uint8_t guest, host;
+};
+extern const struct jit_pin jit_pins[PINS];
+extern const uint8_t jit_pin_of[32];
+
+enum hot {
+    HOT_PAGE,     /* va of the page that the current block lies in */
+    HOT_KEY,      /* distinguishes address space and mode in tags: bits 62 to 48 */
+    HOT_FLAGS,    /* guest NZCV as LAHF and SETO leave it in AX: S Z . . . . . C, and V in bit 0 */
+    HOT_TABLE,    /* data TLB of the current view: R15 */
+    HOT_UTLB,     /* data TLB of the unprivileged view (LDTR at EL1) */
+    HOT_JUMPS,    /* the jump cache */
+    HOT_MASK,     /* bits of cpu->pending that make code leave */
+    HOT_CSP,      /* stack pointer of the run loop */
+    HOT_RSP,      /* the return stack, while the run loop runs */
+    HOT_RS_TOP,   /* where it starts, and where it is to be reset */
+    HOT_RS_LIMIT,
+    HOT_LINK,     /* executable address of a jump that wants to be patched, 0: none */
+    HOT_OP,       /* operation for jit_c_op(): op | k << 16 | x << 24 | imm16 << 32 */
+    HOT_WHERE,    /* page offset of the instruction | instructions not yet completed in its block << 12 */
+    HOT_A,        /* five operands of 16 bytes */
+    HOT_R = HOT_A + 10, /* two results of 16 bytes */
+    HOT_RESERVED = HOT_R + 3,
+    HOT_T0, HOT_T1, HOT_T2, HOT_T3, /* RAX, RCX, RDX, RSI across a call */
+    HOT_SPILL,    /* SPILLS words */
+    HOT_W = HOT_SPILL + 16, /* W_SLOTS vectors */
+    HOT_WORDS = HOT_W + 2 * 32
+};
+enum { SPILLS = 16, W_SLOTS = 32 };
+_Static_assert((int)HOT_WORDS <= (int)CPU_HOT, "cpu.h reserves this much");
+
+static inline struct hmem jit_cpu_mem(size_t offset)
+{
+    return MEM(REG_CPU, (int32_t)offset - CPU_BIAS);
+}
+#define CPU_MEM(field) jit_cpu_mem(offsetof(struct cpu, field))
+#define HOT(word) jit_cpu_mem(offsetof(struct cpu, hot) + 8 * (size_t)(word))
+
+/* --- data TLB: one for each address space and view --- */
+enum {
+#ifdef ARMLET_HARSH
+    JTLB_BITS = 2,
+#else
+    JTLB_BITS = 14,
+#endif
+    JTLB_SHIFT = 5, /* log2 of an entry's size */
+    JTLB_MASK = ((1 << JTLB_BITS) - 1) << JTLB_SHIFT,
+};
+struct jtlb_entry { /* tags: page of va; JTLB_NONE when empty */
+    uint64_t rtag, wtag;
+    uint64_t addend; /* host address less va */
+    uint64_t pad;
+};
+#define JTLB_NONE UINT64_C(0xff0f0f0f0f0f0000) /* never a page that an access can have and hit: not canonical */
+
+/* --- jump cache: from va and key to code --- */
+enum {
+#ifdef ARMLET_HARSH
+    JUMP_BITS = 2,
+#else
+    JUMP_BITS = 12,
+#endif
+};
+struct jump {
+    uint64_t tag; /* va ^ key */
+    const uint8_t *code; /* a cross entry: RAX is va */
+};
+
+/* --- blocks --- */
+struct jit_block {
+    struct jit_block *next;  /* in the hash chain */
+    struct jit_block *in_page; /* of the same page */
+    uint64_t pa;             /* of the first instruction */
+    uint8_t mode;            /* JM_* */
+    bool dead;
+    uint16_t insns;
+    uint32_t generation;     /* of the page when it was translated */
+    const uint8_t *cross;    /* entry from anywhere: RAX is va; HOT_PAGE is set there */
+    const uint8_t *inside;   /* entry from the same page */
+};
+enum { JM_EL = 1, JM_FP = 2, JM_SP = 4, JM_MODES = 8 };
+
+/* Places in a block that leave for a fixed place in the same page, to be patched. */
+struct jit_link {
+    uint8_t *place;      /* rel32, writable view */
+    uint16_t page_off;   /* of the target */
+    uint8_t mode;
+};
+
+/* x86 flags word <-> NZCV */
+static inline uint32_t jit_nzcv(uint64_t hot)
+{
+    uint32_t f = (uint32_t)hot;
+    return (f & 0xc000) << 16 | (f & 0x100) << 21 | (f & 1) << 28;
+}
+static inline uint64_t jit_hot_flags(uint32_t nzcv)
+{
+    return (nzcv >> 16 & 0xc000) | (nzcv >> 21 & 0x100) | (nzcv >> 28 & 1);
+}
+
+/* --- host features that the emitter asks for --- */
+struct jit_host {
+    bool bmi1, bmi2, lzcnt, avx, avx2, fma, aes, pclmul, sha, avx512vl, sse42;
+};
+extern struct jit_host jit_host;
+
+#endif
