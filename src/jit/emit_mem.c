@@ -111,36 +111,41 @@ static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool st
     return c;
 }
 
-static void scalar_load(struct emit *e, const struct ir *ir, struct cold *c, struct hmem host, unsigned t0)
+/* The home that a result may be computed in, or else. */
+static unsigned dest_or(struct emit *e, unsigned id, unsigned temp)
 {
-    unsigned id = e->at, size = ir->k & MO_SIZE, second = id + 1;
-    bool pair = ir->op == IR_load_pair, want2 = pair && second < e->block->n && e->uses[second];
+    unsigned n = e->hint[id];
+    return n && jit_pin_of[n - 1] != NO_REG && !e->gx_live[n - 1] ? jit_pin_of[n - 1] : temp;
+}
+
+/*
+ * From the check to c->back no value may move: cold code does not run what stands between.  So the temporaries for
+ * results are t0 and, for a second one, t2, which was taken before.
+ */
+static void scalar_load(struct emit *e, const struct ir *ir, struct cold *c, struct hmem host, unsigned t0, unsigned t2)
+{
+    unsigned id = e->at, size = ir->k & MO_SIZE, second = id + 1, d = NO_REG;
 
     emit_use(e, ir->a);
-    if (want2)
-        e->done[second] = true;
-    unsigned d2 = NO_REG, d = NO_REG;
-    /* The first destination must not be the second's base: both are loaded from [base + addend]. */
-    if (e->uses[id] > (want2 ? 1u : 0u)) {
-        d = pair ? t0 : emit_dest(e, id);
+    if (e->uses[id] > (t2 != NO_REG ? 1u : 0u)) {
+        d = t2 == NO_REG ? dest_or(e, id, t0) : t0; /* not the base, which the second element still needs */
         host_load(e, size, d, host);
-    } else if (!want2) {
+    } else if (t2 == NO_REG) {
         host_load(e, size, t0, host); /* the access itself may matter */
     }
-    if (want2) {
-        d2 = emit_dest(e, second);
-        if (d2 != NO_REG)
-            host_load(e, size, d2, plus(host, 1 << size));
+    if (t2 != NO_REG) {
+        t2 = dest_or(e, second, t2);
+        host_load(e, size, t2, plus(host, 1 << size));
+        e->done[second] = true;
+        emit_use(e, id);
     }
     c->back = e->x.p;
     c->data[0] = (uint8_t)d;
-    c->data[1] = (uint8_t)d2;
-    if (want2)
-        emit_use(e, id);
+    c->data[1] = (uint8_t)t2;
     if (d != NO_REG)
         emit_bind(e, id, d);
-    if (d2 != NO_REG)
-        emit_bind(e, second, d2);
+    if (t2 != NO_REG)
+        emit_bind(e, second, t2);
 }
 
 /* Where a value to be stored is at the check: cold code must find it there too.  `room': a temporary may be used. */
@@ -234,7 +239,9 @@ void emit_memory(struct emit *e, const struct ir *ir)
         place_data(e, &data, i - 1, ir_operand(ir, i), !one || !emit_is_temp(ea.base));
         one |= emit_is_temp(data.data[i - 1]);
     }
-    unsigned t0 = emit_temp(e), t1 = emit_temp(e);
+    unsigned t0 = emit_temp(e), t1 = emit_temp(e), t2 = NO_REG, second = e->at + 1;
+    if (ir->op == IR_load_pair && second < e->block->n && e->uses[second] && e->block->ir[second].op == IR_second)
+        t2 = emit_temp(e);
     struct cold *c = lookup(e, mop, bytes, is_store(ir->op), ea, t0, t1);
     memcpy(c->data, data.data, sizeof c->data);
     memcpy(c->w, data.w, sizeof c->w);
@@ -248,9 +255,7 @@ void emit_memory(struct emit *e, const struct ir *ir)
     } else if (is_wide(ir->op)) {
         wide_load(e, ir, c, host, t0);
     } else {
-        if (ir->op == IR_load)
-            emit_release(e, t0);
-        scalar_load(e, ir, c, host, t0);
+        scalar_load(e, ir, c, host, t0, t2);
     }
     if (mop & MO_REL) {
         emit_clobber_flags(e);
