@@ -175,15 +175,20 @@ static bool place(struct mem *mem, const char *name, uint64_t pa, const void *da
 
 /*
  * The header's image_size counts memory, not the file; but a kernel with the EFI stub is a PE file too, and its section
- * table says how long the file must be.  0 when there is no such table.
+ * table says how long the file must be.  0 when it is no PE file.
  */
 static uint64_t raw_image_needs(const uint8_t *p, size_t size)
 {
-    uint64_t pe = le(p + 60, 4), need = 0;
+    uint64_t pe = le(p + 60, 4), need = pe + 24;
 
-    if (!has_magic(p, size, 0, "MZ", 2) || !has_magic(p, size, pe, "PE\0\0", 4) || size < pe + 24)
+    if (!has_magic(p, size, 0, "MZ", 2) || pe < IMAGE_HEADER_SIZE)
+        return 0;
+    if (size < need)
+        return need;
+    if (!has_magic(p, size, pe, "PE\0\0", 4))
         return 0;
     uint64_t sections = le(p + pe + 6, 2), table = pe + 24 + le(p + pe + 20, 2);
+    need = table + 40 * sections;
     for (uint64_t i = 0; i < sections && table + 40 * (i + 1) <= size; i++) {
         const uint8_t *s = p + table + 40 * i;
         need = MAX(need, le(s + 20, 4) + le(s + 16, 4));
@@ -201,7 +206,7 @@ static bool load_raw_image(struct mem *mem, const char *name, const uint8_t *p, 
         return false;
     }
     if (raw_image_needs(p, size) > size) {
-        bad_format(err, "%s: the kernel is cut off: %zu of %" PRIu64 " bytes are there", name, size,
+        bad_format(err, "%s: the kernel is cut off: %zu of at least %" PRIu64 " bytes are there", name, size,
                    raw_image_needs(p, size));
         return false;
     }

@@ -1,5 +1,5 @@
 /*
- * The virt board's device tree, by libfdt: equal in content to that of QEMU 7.2's virt for the same options, node for
+ * The virt board's device tree, by libfdt: equal in content to that of QEMU 10.0's virt for the same options, node for
  * node.  Left out until the board has them: PCIe (and msi-map), flash, platform-bus.  Phandle numbers differ.
  * Threads: runs before the vCPUs start.
  */
@@ -141,7 +141,8 @@ static void add_cpus(struct tree *t)
         prop_string(t, "device_type", "cpu");
         prop_string(t, "compatible", strcmp(compatible, "arm,max") ? compatible : "arm,armv8");
         CELLS(t, "reg", i);
-        prop_string(t, "enable-method", "psci");
+        if (t->config->smp > 1)
+            prop_string(t, "enable-method", "psci");
         CELLS(t, "phandle", PHANDLE_CPU0 + i);
         end(t);
     }
@@ -271,6 +272,7 @@ static void build_board(struct tree *t)
     CELLS(t, "#address-cells", 2);
     CELLS(t, "#size-cells", 2);
     CELLS(t, "interrupt-parent", PHANDLE_GIC);
+    prop_flag(t, "dma-coherent");
     add_psci(t);
     add_memory(t);
     add_fw_cfg(t);

@@ -1,0 +1,158 @@
+"""The terminal: keys, what is restored, and where a serial port can go."""
+import os
+import pty
+import signal
+import socket
+import subprocess
+import termios
+import time
+
+import pytest
+from guest import ARMLET, BOOT_SECONDS, PROMPT, Guest, board, run
+
+
+def test_keys():
+    with Guest(board()) as g:
+        g.shell()
+        g.send("\x01h")
+        for key in "hxstbc":
+            g.expect(rf"C-a {key} +\w+")
+        g.expect("C-a C-a +sends C-a")
+        g.send("\x01s")
+        g.expect("There is no disk to save to")
+        g.send("\x01c")
+        g.expect("monitor is not here yet")
+        g.send("\x01t")
+        g.child.sendline("echo stamped")
+        g.expect(r"\[00:00:\d\d\.\d\d\d\] ")
+        g.send("\x01t")
+        g.child.sendline("")
+        g.expect(PROMPT)
+        g.child.sendline("cat | od -c | head -1")
+        g.send("\x01\x01\r\x04")
+        g.expect("001")
+        g.send("\x01x")
+        g.expect("armlet: Terminated")
+        assert g.wait() == 0
+
+
+def test_break_is_sysrq():
+    with Guest(board()) as g:
+        g.shell()
+        g.cmd("echo 1 > /proc/sys/kernel/sysrq")
+        g.send("\x01bh")
+        g.expect("sysrq: HELP")
+        g.send("\x01x")
+        assert g.wait() == 0
+
+
+def test_other_escape():
+    with Guest(board() + ["-echr", "2"]) as g:
+        g.shell()
+        g.send("\x02h")
+        g.expect("C-b x +exit")
+        g.send("\x02x")
+        assert g.wait() == 0
+
+
+@pytest.mark.parametrize("end", ["keys", signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV, signal.SIGABRT])
+def test_terminal_is_restored(end):
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    p = subprocess.Popen([ARMLET, "-nographic"], stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    try:
+        limit = time.time() + 20
+        while termios.tcgetattr(slave) == before and time.time() < limit:
+            time.sleep(0.05)
+        assert termios.tcgetattr(slave) != before  # raw while it runs
+        if end == "keys":
+            os.write(master, b"\x01x")
+        else:
+            p.send_signal(end)
+        status = p.wait(20)
+        assert termios.tcgetattr(slave) == before
+        assert status == (-end if end in (signal.SIGSEGV, signal.SIGABRT) else 0)
+    finally:
+        p.kill()
+        os.close(master)
+        os.close(slave)
+
+
+def test_closed_terminal_ends_it():
+    master, slave = pty.openpty()
+    pid = os.fork()
+    if not pid:
+        os.login_tty(slave) if hasattr(os, "login_tty") else (os.setsid(), [os.dup2(slave, f) for f in (0, 1, 2)],
+                                                              __import__("fcntl").ioctl(0, termios.TIOCSCTTY, 0))
+        os.close(master)
+        os.execv(ARMLET, [ARMLET, "-nographic"])
+    os.close(slave)
+    time.sleep(1)
+    os.close(master)
+    limit = time.time() + 20
+    while time.time() < limit:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    raise AssertionError("it still runs without its terminal")
+
+
+def test_pipe_and_end_of_file():
+    """Commands from a pipe arrive whole; the end of the pipe ends nothing."""
+    p = subprocess.Popen([ARMLET, *board()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    p.stdin.write(b"echo from-$((1+1))-pipe\n" + b"#" * 6000 + b"\necho end-of-$((1+1))\npoweroff -f\n")
+    p.stdin.close()
+    try:
+        out = p.stdout.read()
+        assert p.wait(BOOT_SECONDS) == 0
+    finally:
+        p.kill()
+    assert b"from-2-pipe" in out and b"end-of-2" in out
+
+
+def test_serial_to_file(tmp_path):
+    log = tmp_path / "serial.log"
+    r = run(*board(append="console=ttyAMA0 rdinit=/bin/poweroff"), "-serial", f"file:{log}", "-no-reboot",
+            "-action", "panic=exit-failure", timeout=BOOT_SECONDS)
+    assert b"Booting Linux" in log.read_bytes()
+    assert b"Kernel panic" in log.read_bytes()  # init has ended
+    assert r.returncode == 1 and r.stdout == ""
+
+
+def test_serial_to_socket(tmp_path):
+    path = str(tmp_path / "s")
+    p = subprocess.Popen([ARMLET, *board(), "-serial", f"unix:{path},server=on,wait=on", "-monitor", "none"],
+                         stdin=subprocess.DEVNULL)
+    try:
+        limit = time.time() + 20
+        while not os.path.exists(path) and time.time() < limit:
+            time.sleep(0.05)
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(path)
+        s.settimeout(BOOT_SECONDS)
+        seen = b""
+        while b"# " not in seen:
+            seen += s.recv(4096)
+        s.sendall(b"poweroff -f\n")
+        assert p.wait(60) == 0
+    finally:
+        p.kill()
+
+
+def test_shared_chardev():
+    """virtme-ng's way: one multiplexed stdio for the serial port and the monitor, C-a as the escape."""
+    args = board() + ["-parallel", "none", "-echr", "1", "-chardev", "stdio,id=console,signal=off,mux=on", "-serial",
+                      "chardev:console", "-mon", "chardev=console", "-vga", "none", "-display", "none"]
+    with Guest(args) as g:
+        g.shell()
+        g.send("\x01x")
+        assert g.wait() == 0
+
+
+def test_serial_null_is_silent():
+    r = run("-nographic", "-serial", "null", "-kernel", "/nonexistent")
+    assert r.returncode == 1 and r.stdout == ""

@@ -1,0 +1,151 @@
+"""What users get wrong: one line that says what to do, exit status 1, and never a crash or a hang."""
+import glob
+import os
+import random
+import struct
+
+import pytest
+from guest import images, run
+
+
+def fails(*args, says, **kwargs):
+    r = run("-nographic", *args, **kwargs)
+    assert r.returncode == 1, r
+    lines = r.stderr.strip().split("\n")
+    assert len(lines) == 1, r.stderr
+    assert says in lines[0] and lines[0].startswith("armlet: "), lines[0]
+
+
+@pytest.mark.parametrize("args,says", [
+    (["-frobnicate"], "unknown option"),
+    (["-kernal", "x"], "did you mean -kernel?"),
+    (["-smp"], "needs an argument"),
+    (["-cpu", "cortex-a75"], "did you mean 'cortex-a7"),
+    (["-cpu", "host"], "give a model"),
+    (["-machine", "raspi3b"], "the board is 'virt'"),
+    (["-machine", "virt,gic-version=3"], "GICv2"),
+    (["-machine", "virt,hghmem=off"], "did you mean 'highmem'"),
+    (["-m", "0"], "-m 0"),
+    (["-m", "1T"], "at most"),
+    (["-m", "much"], "give a size"),
+    (["-smp", "0"], "1 to 8"),
+    (["-smp", "9"], "1 to 8"),
+    (["-smp", "two"], "two"),
+    (["-kernel", "/nonexistent"], "No such file"),
+    (["-kernel", "/"], "kernel"),
+    (["-append", "x"], "-kernel"),
+    (["-device", "virtio-blk-pci"], "not here yet: PCI; use virtio-blk-device"),
+    (["-device", "virtio-blk-devise"], "did you mean 'virtio-blk-device'"),
+    (["-device", "virtio-blk-device"], "give drive="),
+    (["-device", "virtio-blk-device,drive=nope"], "no -drive has the id 'nope'"),
+    (["-device", "virtio-rng-device,sped=1"], "no property 'sped'"),
+    (["-device", "virtconsole"], "virtio-serial-device before it"),
+    (["-drive", "if=none,id=a"], "give file="),
+    (["-drive", "file=/nonexistent"], "No such file"),
+    (["-drive", "file=/tmp"], "directory"),
+    (["-drive", "file=/dev/null"], "not a disk image"),
+    (["-drive", "file=x,format=qcow2"], "qcow2 images are not supported"),
+    (["-drive", "file=x,if=ide"], "no such interface"),
+    (["-object", "rng-egd,id=a"], "no such object"),
+    (["-chardev", "spice,id=a"], "no such kind"),
+    (["-serial", "chardev:nope"], "no character device"),
+    (["-serial", "unix:/nonexistent/s"], "/nonexistent/s"),
+    (["-netdev", "tap,id=n"], "not here"),
+    (["-global", "foo.bar=1"], "unknown driver"),
+    (["-display", "gtk"], "give none"),
+    (["-dtb", "/nonexistent", "-kernel", "x"], "No such file"),
+])
+def test_command_line(args, says):
+    fails(*args, says=says)
+
+
+def test_qcow2_is_not_taken_for_raw(tmp_path):
+    image = tmp_path / "d.qcow2"
+    image.write_bytes(b"QFI\xfb" + bytes(4096))
+    fails("-drive", f"file={image}", says="qcow2 images are not supported")
+    assert image.read_bytes()[:4] == b"QFI\xfb"
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    with open(images("6.1")[0], "rb") as f:
+        return f.read()
+
+
+def arm_zimage():
+    return bytes(0x24) + struct.pack("<I", 0x016f2818) + bytes(4096)
+
+
+def x86_bzimage():
+    return bytes(0x202) + b"HdrS" + bytes(4096)
+
+
+def x86_elf():
+    return b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHI", 2, 62, 1) + bytes(4096)
+
+
+@pytest.mark.parametrize("what,says", [(arm_zimage(), "32-bit"), (x86_bzimage(), "x86"), (x86_elf(), "another machine"),
+                                       (b"", "empty"), (b"#!/bin/sh\n", "not an arm64 kernel"),
+                                       (b"\x1f\x8b\x08" + bytes(100), "gzip"),
+                                       (b"\x28\xb5\x2f\xfd" + bytes(100), "zstd")])
+def test_foreign_kernels(tmp_path, what, says):
+    path = tmp_path / "k"
+    path.write_bytes(what)
+    fails("-kernel", str(path), says=says)
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 100, 4096, 1 << 20, -65536])
+def test_truncated_kernel(tmp_path, kernel, size):
+    path = tmp_path / "k"
+    path.write_bytes(kernel[:size])
+    fails("-kernel", str(path), says="k")
+
+
+def test_kernel_for_other_cpus(tmp_path, kernel):
+    path = tmp_path / "k"
+    for flags, says in ((kernel[24] | 1, "big-endian"), (kernel[24] & ~6 | 4, "16 KiB pages")):
+        path.write_bytes(kernel[:24] + bytes([flags]) + kernel[25:])
+        fails("-cpu", "cortex-a57", "-kernel", str(path), says=says)
+
+
+def test_sizes(tmp_path):
+    k = images("6.1")[0]
+    fails("-m", "1", "-kernel", k, says="does not fit")
+    initrd = tmp_path / "i"
+    with open(initrd, "wb") as f:
+        f.truncate(600 << 20)
+    fails("-m", "512", "-kernel", k, "-initrd", str(initrd), says="does not fit")
+    fails("-kernel", k, "-initrd", "/nonexistent", says="No such file")
+
+
+def test_bad_device_trees(tmp_path):
+    k, rnd, path = images("6.1")[0], random.Random(1), tmp_path / "t"
+    run("-machine", f"virt,dumpdtb={path}")
+    good = path.read_bytes()
+    for bad in (b"", b"hello", good[:100], good[:-200], bytes(len(good)), b"\xd0\x0d\xfe\xed" + bytes(rnd.randbytes(4096))):
+        path.write_bytes(bad)
+        fails("-kernel", k, "-dtb", str(path), says="device tree")
+
+
+def test_no_temporary_files_left():
+    assert not glob.glob("/var/tmp/armlet-*"), os.listdir("/var/tmp")
+
+
+def test_commands():
+    for args, says in ((["boott"], "did you mean 'boot'"), (["kernel"], "list or get"), (["kernel", "lisst"], "list or get"),
+                       (["boot", "--shw"], "did you mean --show"), (["boot", "--kernel", "5.0"], "no kernel series 5.0"),
+                       (["boot", "a", "b"], "one kernel"), (["boot", "--smp"], "needs a value"),
+                       (["boot", "/nonexistent", "--initrd", "none"], "No such file")):
+        r = run(*args)
+        assert r.returncode == 1 and says in r.stderr and r.stderr.count("\n") == 1, r
+
+
+@pytest.mark.parametrize("args,says", [
+    (["-help"], "-kernel FILE"), (["--help"], "armlet COMMAND"), (["help"], "armlet COMMAND"),
+    (["help", "boot"], "--panic-exit"), (["boot", "--help"], "--panic-exit"), (["help", "options"], "-kernel FILE"),
+    (["-version"], "armlet "), (["version"], "armlet "), (["-cpu", "help"], "cortex-a57"), (["-machine", "help"], "virt"),
+    (["-device", "help"], "virtio-blk-device"), (["-device", "virtio-blk-device,help"], "drive=<str>"),
+    (["-accel", "help"], "tcg"), (["-d", "help"], "unimp"), (["kernel", "list"], "6.1"), ([], "armlet COMMAND")])
+def test_questions(args, says):
+    r = run(*args)
+    assert r.returncode == 0 and says in r.stdout and r.stderr == "", r
