@@ -1,12 +1,12 @@
 /*
- * What the machine's own operations cost, without a kernel: exceptions, address spaces, TLB maintenance, table
- * walks, device registers, interrupts.  Runs on the virt board (GICv2, PL011, PSCI by HVC) with one vCPU or two,
- * prints "bm NAME VALUE UNIT" lines on the PL011 and switches the machine off.
+ * What the machine's own operations cost, without a kernel: exceptions, address spaces, TLB maintenance,
+ * table walks, device registers, interrupts.  Runs on the virt board (GICv2, PL011, PSCI by HVC) with one vCPU
+ * or two, prints "bm NAME VALUE UNIT" lines on the PL011 and switches the machine off.
  *
  * The interrupt handler uses x16 and x17: this file is built with both reserved.
  *
- * Memory: L1 maps devices and the first GiB of RAM by blocks, equal in both address spaces and global; the window
- * at 2 GiB is pages of 4 KiB, not global, onto other memory in each space.
+ * Memory: L1 maps devices and the first GiB of RAM by blocks, equal in both address spaces and global; the
+ * window at 2 GiB is pages of 4 KiB, not global, onto other memory in each space.
  */
 #include <stdbool.h>
 #include <stdint.h>

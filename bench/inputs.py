@@ -32,7 +32,7 @@ REAL = {
     "openssl-aes-gcm": ("--speed", "openssl speed -mr -elapsed -seconds 1 -bytes 16384 -evp aes-128-gcm"),
     "python": ("--time", "python3 {data}/loop.py"),
     "sqlite": ("--time", "sqlite3 -init {data}/script.sql :memory: .quit"),
-    "xz": ("--time", "xz -c -T1 -3 {data}/text"),
+    "xz": ("--time", "xz -c -T1 -1 {data}/text"),
     "gzip": ("--time", "gzip -c -n {data}/text"),
 }
 
@@ -68,7 +68,7 @@ def run(argv, **more):
 
 
 def made(path, make):
-    """`path', made by make(temporary path) if it is not there."""
+    """`path', made by make(temporary path) if it is not there; make() must not come back here, for the lock."""
     with open(cache("lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.exists(path):
@@ -171,7 +171,8 @@ def rows_initramfs(base, real):
     """The base archive, the rows, and where `real' the programs of Debian."""
     program, init = rows_program("arm64"), os.path.join(HERE, "init")
     tree = real_tree() if real else None
-    key = hash_of(read(base), read(program), read(init), sorted(REAL.items()), tree, *real_inputs_bytes())
+    folder = real_inputs(tree) if real else None
+    key = hash_of(read(base), read(program), read(init), sorted(REAL.items()), tree, folder)
 
     def make(new):
         archive = Archive()
@@ -179,7 +180,6 @@ def rows_initramfs(base, real):
         archive.add("bench/init", stat.S_IFREG | 0o755, read(init))
         if tree:
             archive.add_tree(tree)
-            folder = real_inputs(tree)
             for name in os.listdir(folder):
                 archive.add_file("data/" + name, os.path.join(folder, name))
             lines = [f"{n} {how} {command.format(data='/data')}\n" for n, (how, command) in REAL.items()]
@@ -243,22 +243,20 @@ def real_tree():
     return made(cache(f"debian-{hash_of(PACKAGES, SOURCES)}"), fetch_packages)
 
 
-def real_inputs_bytes():
-    return [read(p) for p in sorted(glob.glob(os.path.join(HERE, "real", "*")))]
-
-
 def real_inputs(tree):
     """A folder with what the real programs read: our scripts, and text that is Python's own library."""
+    scripts = sorted(glob.glob(os.path.join(HERE, "real", "*")))
+
     def make(new):
         os.makedirs(new)
-        for path in glob.glob(os.path.join(HERE, "real", "*")):
+        for path in scripts:
             shutil.copy(path, new)
         library = glob.glob(os.path.join(tree, "usr/lib/python3*/**/*.py"), recursive=True)
         text = b"".join(map(read, sorted(library)))
         with open(os.path.join(new, "text"), "wb") as f:
             f.write(text[:TEXT_BYTES])
 
-    return made(cache(f"data-{hash_of(tree, TEXT_BYTES, *real_inputs_bytes())}"), make)
+    return made(cache(f"data-{hash_of(tree, TEXT_BYTES, *map(read, scripts))}"), make)
 
 
 def peer():
