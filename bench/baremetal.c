@@ -1,7 +1,7 @@
 /*
  * What the machine's own operations cost, without a kernel: exceptions, address spaces, TLB maintenance,
- * table walks, device registers, interrupts.  Runs on the virt board (GICv2, PL011, PSCI by HVC) with one vCPU
- * or two, prints "bm NAME VALUE UNIT" lines on the PL011 and switches the machine off.
+ * table walks, device registers, interrupts.  Runs on the virt board (GICv2, PL011, PSCI by HVC) with one
+ * vCPU or two, prints "bm NAME VALUE UNIT" lines on the PL011 and switches the machine off.
  *
  * The interrupt handler uses x16 and x17: this file is built with both reserved.
  *

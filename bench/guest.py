@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import subprocess
+import tempfile
 import time
 
 PR_SET_PDEATHSIG = 1
@@ -21,9 +22,10 @@ def die_with_parent():
 
 class Guest:
     def __init__(self, argv):
+        self.errors = tempfile.TemporaryFile() # apart, or a warning could fall into a line of the console
         self.start = time.monotonic()
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, preexec_fn=die_with_parent,
+                                        stderr=self.errors, preexec_fn=die_with_parent,
                                         start_new_session=True)
         self.pid = self.process.pid
         self.text = b""
@@ -39,15 +41,21 @@ class Guest:
             self.reap()
         self.process.stdin.close()
         self.process.stdout.close()
+        self.errors.close()
 
     def elapsed(self):
         return time.monotonic() - self.start
+
+    def last(self):
+        """What was said at last, for a message."""
+        self.errors.seek(0)
+        return (self.text[-200:] + self.errors.read()[-200:]).decode(errors="replace")
 
     def read(self, deadline):
         """More of the console into self.text; False at its end."""
         wait = deadline - time.monotonic()
         if wait <= 0 or not select.select([self.process.stdout], [], [], wait)[0]:
-            raise Stalled(self.text[-300:].decode(errors="replace"))
+            raise Stalled(self.last())
         data = os.read(self.process.stdout.fileno(), 65536)
         self.text += data
         return bool(data)
@@ -57,7 +65,7 @@ class Guest:
         deadline = time.monotonic() + limit
         while marker not in self.text:
             if not self.read(deadline):
-                raise Stalled(self.text[-300:].decode(errors="replace"))
+                raise Stalled(self.last())
         self.text = self.text.split(marker, 1)[1]
 
     def lines(self, limit):
