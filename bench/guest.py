@@ -37,7 +37,7 @@ class Guest:
 
     def __exit__(self, *unused):
         if self.usage is None:
-            self.process.kill()
+            os.kill(self.pid, signal.SIGKILL) # Popen.kill() would reap it, and lose its usage
             self.reap()
         self.process.stdin.close()
         self.process.stdout.close()

@@ -68,7 +68,7 @@ def run(argv, **more):
 
 
 def made(path, make):
-    """`path', made by make(temporary path) if it is not there; make() must not come back here, for the lock."""
+    """`path', made by make(temporary path) if it is not there; make() may not come back here (the lock)."""
     with open(cache("lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.exists(path):
