@@ -16,7 +16,8 @@
 
 #include "base/report.h"
 
-enum { SILENCE_MS = 10000, SAMPLES = 8, SAMPLE_MS = 25, PANIC_GRACE_MS = 2000, VECTORS_SIZE = 0x800, LINE = 256 };
+enum { SILENCE_MS = 10000, SAMPLES = 8, SAMPLE_MS = 25, PANIC_GRACE_MS = 2000, VECTORS_SIZE = 0x800, LINE = 256,
+       BUSY_INSNS = 1000000 }; /* while the samples are taken, 175 ms */
 
 struct sample {
     uint64_t pc, icount, vbar, elr, esr, far;
@@ -278,9 +279,13 @@ static bool exception_loop(const struct diagnose *d, unsigned i)
            !d->samples[0][i].timer; /* an engine may not count instructions that fault in the fetch */
 }
 
+/*
+ * Busy, and not just woken now and then: Linux waits in WFI with interrupts masked, so that an idle guest looks like a
+ * short loop but for the number of its instructions.
+ */
 static bool ran(const struct diagnose *d, unsigned i)
 {
-    return d->samples[SAMPLES - 1][i].icount - d->samples[0][i].icount > 1000;
+    return d->samples[SAMPLES - 1][i].icount - d->samples[0][i].icount > BUSY_INSNS;
 }
 
 /* A loop of a few instructions at EL1 that no interrupt can end. */

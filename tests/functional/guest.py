@@ -66,7 +66,7 @@ class Guest:
     def cmd(self, line, timeout=60):
         """The output of a command, without carriage returns and terminal queries."""
         self.child.sendline(line + "; echo END-$((6*7))")
-        self.expect(r"END-42\r?\n", timeout)
+        self.expect(r"END-42\r*\n", timeout)
         text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.child.before).replace("\r", "")
         self.expect(PROMPT)
         return text.strip()

@@ -20,7 +20,7 @@ def fails(*args, says, **kwargs):
     (["-frobnicate"], "unknown option"),
     (["-kernal", "x"], "did you mean -kernel?"),
     (["-smp"], "needs an argument"),
-    (["-cpu", "cortex-a75"], "did you mean 'cortex-a7"),
+    (["-cpu", "cortex-a75"], "did you mean 'cortex-a"),
     (["-cpu", "host"], "give a model"),
     (["-machine", "raspi3b"], "the board is 'virt'"),
     (["-machine", "virt,gic-version=3"], "GICv2"),
