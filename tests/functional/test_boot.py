@@ -3,13 +3,13 @@ import os
 import re
 
 import pytest
-from guest import ARMLET, Guest, board, images, run
+from guest import ARMLET, PROMPT, Guest, board, images, run
 
 # The device lines of the article's boot log that this board has.
 LOG = [r"Machine model: linux,dummy-virt", r"psci: PSCIv1\.1 detected in firmware", r"GICv2m: range.*SPI\[80:143\]",
        r"arch_timer: cp15 timer\(s\) running at 62\.50MHz \(virt\)", r"Serial: AMBA PL011 UART driver",
        r"9000000\.pl011: ttyAMA0 at MMIO 0x9000000 \(irq = \d+, base_baud = 0\) is a PL011 rev1",
-       r"hw perfevents: enabled with armv8_pmuv3 PMU driver, 7 counters available",
+       r"hw perfevents: enabled with armv8_pmuv3 PMU driver, 7 (\(0,8000003f\) )?counters available",
        r"hw-breakpoint: found 6 breakpoint and 4 watchpoint registers",
        r"rtc-pl031 9010000\.pl031: registered as rtc0", r"CPU: All CPU\(s\) started at EL1"]
 
@@ -72,7 +72,9 @@ def test_the_first_article():
 
 def test_linuxrc():
     with Guest(board(append="rdinit=/linuxrc console=ttyAMA0")) as g:
-        g.expect(r"[#] ")
+        g.expect("Please press Enter to activate this console")
+        g.send("\r")
+        g.expect(PROMPT)
         g.send("\x01x")
         assert g.wait() == 0
 

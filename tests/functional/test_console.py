@@ -108,15 +108,15 @@ def test_pipe_and_end_of_file():
         out = b""
         while not out.endswith(b"# \x1b[6n"):  # the shell asks where its prompt stands
             out += os.read(p.stdout.fileno(), 4096) or pytest.fail("ended early")
-        lines = b"".join(b"echo line-%d-$((1+1))\n" % i for i in range(500))
-        p.stdin.write(lines + b"poweroff -f\n")
+        # What is typed ahead is echoed between the output of commands: so the guest counts what has arrived.
+        lines = b"".join(b"echo line-%d >> /tmp/lines\n" % i for i in range(500))
+        p.stdin.write(lines + b"clear; grep -c '^line-[0-9]*$' /tmp/lines; poweroff -f\n")
         p.stdin.close()
         out = p.stdout.read()
         assert p.wait(BOOT_SECONDS) == 0
     finally:
         p.kill()
-    for i in range(500):
-        assert b"\nline-%d-2\r" % i in out, i
+    assert b"\x1b[J500\r" in out, out[-400:]
 
 
 def test_serial_to_file(tmp_path):
