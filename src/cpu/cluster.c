@@ -326,6 +326,8 @@ void cluster_wfi(struct cpu *cpu)
 {
     struct vcpu *vc = cpu->vcpu;
 
+    if (unlikely(cpu->debug_slow) && debug_stepping(cpu))
+        return;
     if (!sleep_until(vc, WAKE_ANY & ~(unsigned)PEND_EVENT, host_time(cpu->cluster, atomic_load(&vc->deadline))))
         atomic_fetch_or(&cpu->pending, PEND_TIMER);
 }
@@ -384,6 +386,8 @@ void cluster_wfe(struct cpu *cpu)
     uint64_t until;
 
     if (take_event(cpu) || (atomic_load(&cpu->pending) & wfe_mask(cpu)) || access_ex_lost(cpu))
+        return;
+    if (unlikely(cpu->debug_slow) && debug_stepping(cpu))
         return;
     if (cpu->ex.valid && wfe_should_yield(vc)) {
         sched_yield();

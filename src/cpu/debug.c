@@ -55,6 +55,10 @@ struct cpu_debug {
     bool stopped;
     bool resuming; /* the next instruction is exempt from external points */
     bool exempt;   /* this one is */
+    bool exempt_watches; /* and not only from breakpoints */
+    bool step_masks;     /* an external step takes no interrupts */
+    uint64_t range_start, range_end; /* an external step goes on while pc is in it */
+    uint64_t filter;     /* a bit for each (va >> 2) % 64 that has a breakpoint: two thousand cost nothing elsewhere */
     bool stepping; /* this instruction is being stepped by the guest */
 };
 
@@ -100,17 +104,25 @@ static bool any_enabled(const uint32_t *control, unsigned n)
     return all & 1;
 }
 
+static uint64_t filter_bit(uint64_t va)
+{
+    return UINT64_C(1) << ((va >> 2 ^ va >> 8 ^ va >> 14) & 63);
+}
+
 /* After a change of what could be active, whatever the EL. */
 static void reconfigure(struct cpu *cpu)
 {
     struct cpu_debug *d = cpu->debug;
 
     d->external_breaks = d->external_watches = false;
+    d->filter = 0;
     for (unsigned i = 0; i < d->points->len; i++) {
-        if (g_array_index(d->points, struct point, i).kind == DEBUG_BREAK)
-            d->external_breaks = true;
-        else
-            d->external_watches = true;
+        const struct point *p = &g_array_index(d->points, struct point, i);
+
+        if (p->kind == DEBUG_BREAK)
+            d->filter |= filter_bit(p->va);
+        d->external_breaks |= p->kind == DEBUG_BREAK;
+        d->external_watches |= p->kind != DEBUG_BREAK;
     }
     d->configured = d->external_breaks || d->external_watches || d->external_step ||
                     (cpu->sys.mdscr_el1 & (MDSCR_SS | MDSCR_MDE));
@@ -264,6 +276,8 @@ static bool stop(struct cpu *cpu, enum debug_kind kind, uint64_t va)
 
 static bool external_break_at(const struct cpu_debug *d, uint64_t pc)
 {
+    if (!(d->filter & filter_bit(pc)))
+        return false;
     for (unsigned i = 0; i < d->points->len; i++) {
         const struct point *p = &g_array_index(d->points, struct point, i);
 
@@ -271,6 +285,11 @@ static bool external_break_at(const struct cpu_debug *d, uint64_t pc)
             return true;
     }
     return false;
+}
+
+static bool external_step_ends(const struct cpu_debug *d, uint64_t pc)
+{
+    return d->external_step && pc - d->range_start >= d->range_end - d->range_start;
 }
 
 bool debug_check_fetch(struct cpu *cpu)
@@ -283,7 +302,7 @@ bool debug_check_fetch(struct cpu *cpu)
         d->resuming = false;
         debug_refresh(cpu);
     }
-    if (!d->exempt && (d->external_step || (d->external_breaks && external_break_at(d, cpu->pc))))
+    if (!d->exempt && (external_step_ends(d, cpu->pc) || (d->external_breaks && external_break_at(d, cpu->pc))))
         return stop(cpu, DEBUG_BREAK, cpu->pc);
     if (d->step && !cpu->ss) { /* active-pending */
         cpu_take_sync(cpu, EC_STEP_LOWER, ISS_DEBUG, cpu->pc, 0);
@@ -324,7 +343,7 @@ bool debug_check_watch(struct cpu *cpu, uint64_t va, unsigned size, bool is_writ
     for (unsigned i = 0; d->external_watches && i < d->points->len; i++) {
         const struct point *p = &g_array_index(d->points, struct point, i);
 
-        if (!d->exempt && kind_sees(p->kind, is_write) && overlaps(va, size, p->va, p->size))
+        if (!(d->exempt && d->exempt_watches) && kind_sees(p->kind, is_write) && overlaps(va, size, p->va, p->size))
             return stop(cpu, p->kind, p->va);
     }
     for (unsigned n = 0; d->guest_watches && n < DEBUG_WATCHPOINTS; n++) {
@@ -489,6 +508,44 @@ void debug_resume(struct cpu *cpu)
 
     d->stopped = false;
     d->resuming = d->external_step || d->external_breaks || d->external_watches;
+    d->exempt_watches = true;
     atomic_fetch_and(&cpu->pending, ~(unsigned)PEND_DEBUG);
     debug_refresh(cpu);
+}
+
+void debug_release(struct cpu *cpu)
+{
+    struct cpu_debug *d = cpu->debug;
+
+    d->stopped = false;
+    d->resuming = d->external_step;
+    d->exempt = d->exempt_watches = false;
+    atomic_fetch_and(&cpu->pending, ~(unsigned)PEND_DEBUG);
+    debug_refresh(cpu);
+}
+
+void debug_hold(struct cpu *cpu)
+{
+    cpu->debug->stopped = true;
+}
+
+void debug_set_step_range(struct cpu *cpu, uint64_t start, uint64_t end)
+{
+    cpu->debug->range_start = start;
+    cpu->debug->range_end = end;
+}
+
+void debug_set_step_masks_interrupts(struct cpu *cpu, bool on)
+{
+    cpu->debug->step_masks = on;
+}
+
+bool debug_stepping(const struct cpu *cpu)
+{
+    return cpu->debug->external_step;
+}
+
+bool debug_holds_interrupts(const struct cpu *cpu)
+{
+    return cpu->debug->external_step && cpu->debug->step_masks;
 }

@@ -57,6 +57,17 @@ void debug_set_single_step(struct cpu *cpu, bool on);
 /* An external stop is waiting to be seen; debug_resume() forgets it and steps over a breakpoint at pc. */
 bool debug_stopped(const struct cpu *cpu);
 void debug_resume(struct cpu *cpu);
+/* As debug_resume(), but a break- or watchpoint of this very instruction is seen (again), unless a single step is on,
+ * which does execute it.  For a debugger that lifts its points itself to step over them. */
+void debug_release(struct cpu *cpu);
+/* Makes a vCPU that has not stopped behave as one that has: it stays where it is while the others go on. */
+void debug_hold(struct cpu *cpu);
+/* A single step ends only outside [start, end); 0, 0: after each instruction.  And it takes no interrupt meanwhile. */
+void debug_set_step_range(struct cpu *cpu, uint64_t start, uint64_t end);
+void debug_set_step_masks_interrupts(struct cpu *cpu, bool on);
+/* For the engine: a single step is on (WFI and WFE do not sleep); and interrupts must wait for it. */
+bool debug_stepping(const struct cpu *cpu);
+bool debug_holds_interrupts(const struct cpu *cpu);
 
 /* Hooks of isa/sysregs.def. */
 bool debug_exists(const struct sysreg *reg); /* false: the number is beyond what we have; UNDEFINED */

@@ -92,6 +92,8 @@ bool cpu_take_interrupt(struct cpu *cpu)
 {
     unsigned pending = atomic_load_explicit(&cpu->pending, memory_order_acquire);
 
+    if (unlikely(cpu->debug_slow) && debug_holds_interrupts(cpu))
+        return false;
     if ((pending & PEND_SERROR) && !(cpu->daif & DAIF_A)) {
         atomic_fetch_and(&cpu->pending, ~PEND_SERROR);
         cpu->sys.esr_el1 = (uint32_t)EC_SERROR << ESR_EC_SHIFT | ESR_IL;

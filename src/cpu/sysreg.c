@@ -589,6 +589,22 @@ bool sysreg_peek(struct cpu *cpu, const struct sysreg *reg, uint64_t *value)
     return reg->read(cpu, reg, value);
 }
 
+bool sysreg_poke(struct cpu *cpu, const struct sysreg *reg, uint64_t value)
+{
+    uint64_t old;
+
+    if (!sysreg_peek(cpu, reg, &old) || reg->access >> 2 > 1)
+        return false;
+    if (reg->id == SR_SP_EL0) {
+        *(cpu->el && cpu->spsel ? &cpu->sp_el[0] : &cpu->x[31]) = value;
+        return true;
+    }
+    if (reg->write)
+        return reg->write(cpu, reg, value);
+    store_masked(cpu, reg, value, reg->mask);
+    return true;
+}
+
 /* --- access rules --- */
 
 /* PMUSERENR_EL0: EN, SW, CR, ER. */

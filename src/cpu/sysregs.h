@@ -85,5 +85,8 @@ const struct sysreg *sysreg_table(size_t *n);
  * not exist on this model, is write-only, is an instruction, or reading would have a side effect (the board's).
  */
 bool sysreg_peek(struct cpu *cpu, const struct sysreg *reg, uint64_t *value);
+/* For debuggers, while the cluster is paused: writes as MSR at EL1 would; false where sysreg_peek() or that MSR would
+ * fail.  Derived state follows. */
+bool sysreg_poke(struct cpu *cpu, const struct sysreg *reg, uint64_t value);
 
 #endif

@@ -238,6 +238,25 @@ static struct chardev *take_short(struct chardevs *all, const char *option, cons
     return e ? take_entry(e, err) : NULL;
 }
 
+struct chardev *chardevs_gdb(struct chardevs *all, const char *text, GError **err)
+{
+    if (!strcmp(text, "none"))
+        return NULL;
+    if (g_str_has_prefix(text, "chardev:"))
+        return chardevs_take(all, text + 8, err);
+    g_autofree char *spelling = long_spelling(text, "gdb");
+    if (!spelling)
+        return fail(err, "-gdb %s: unknown kind (tcp::PORT, tcp:HOST:PORT, unix:FILE, stdio, chardev:ID, none)", text);
+    struct props *p = props_new(spelling, "backend");
+    if (g_str_has_prefix(spelling, "socket"))
+        props_merge(p, "server=on,wait=off,nodelay=on", NULL);
+    else if (g_str_has_prefix(spelling, "stdio"))
+        props_merge(p, "signal=on", NULL);
+    struct entry *e = new_from_props(all, p, err);
+    props_free(p);
+    return e ? take_entry(e, err) : NULL;
+}
+
 static bool add_serials(struct chardevs *all, GError **err)
 {
     const struct config *c = all->config;

@@ -23,6 +23,8 @@ void chardevs_free(struct chardevs *all);
 struct chardev *chardevs_take(struct chardevs *all, const char *id, GError **err);
 /* The serial port n's device (NULL: it leads nowhere). */
 struct chardev *chardevs_serial(struct chardevs *all, unsigned n);
+/* The line for -gdb's argument: tcp and unix listen, without waiting.  NULL without err: "none". */
+struct chardev *chardevs_gdb(struct chardevs *all, const char *text, GError **err);
 /* Writes everything out; the vCPUs are stopped. */
 void chardevs_drain(struct chardevs *all);
 

@@ -10,7 +10,10 @@
 #include <string.h>
 
 #include "base/report.h"
+#include "debug/control.h"
+#include "debug/gdbstub.h"
 #include "dev/pl061.h"
+#include "jit/jit.h"
 #include "machine/boot.h"
 #include "machine/chardevs.h"
 #include "machine/devices.h"
@@ -24,6 +27,9 @@ struct machine {
     struct board board;
     struct devices *devices;
     struct diagnose *diagnose;
+    struct control_ops control_ops;
+    struct control *control;
+    struct gdbstub *gdb; /* NULL: none */
     struct boot_files files;
     GMainLoop *loop;
     GSource *request_source;
@@ -37,7 +43,7 @@ struct machine {
 static GBytes *build_tree(const struct config *c, const struct boot_image *image, GError **err)
 {
     const struct devtree_config f = {
-        .smp = c->smp, .ram_size = c->ram, .model = c->cpu, .append = c->append, .dtb = c->dtb,
+        .smp = c->smp, .ram_size = c->ram, .highmem = c->highmem, .model = c->cpu, .append = c->append, .dtb = c->dtb,
         .initrd_pa = image->initrd_pa, .initrd_size = image->initrd_size,
     };
     return devtree_build(&f, err);
@@ -103,6 +109,7 @@ static void reset(struct machine *m)
     uint64_t pc;
 
     cluster_pause(m->board.cluster);
+    control_tell(m->control, CONTROL_RESET);
     board_reset(&m->board);
     if (!load(m, &pc, &err)) {
         warn("cannot boot again: %s", err->message);
@@ -119,22 +126,26 @@ static void reset(struct machine *m)
 static void end(struct machine *m, int status)
 {
     m->status = status;
+    control_tell(m->control, CONTROL_SHUTDOWN);
     g_main_loop_quit(m->loop);
 }
 
 static void power_off(struct machine *m)
 {
-    if (m->config->no_shutdown)
-        cluster_pause(m->board.cluster);
-    else
+    if (!m->config->no_shutdown) {
         end(m, 0);
+        return;
+    }
+    control_tell(m->control, CONTROL_SHUTDOWN);
+    control_stop(m->control, RUN_SHUTDOWN);
 }
 
 static void on_panic(struct machine *m)
 {
+    control_tell(m->control, CONTROL_PANICKED);
     switch (m->config->on_panic) {
     case PANIC_NONE: break;
-    case PANIC_PAUSE: cluster_pause(m->board.cluster); break;
+    case PANIC_PAUSE: control_stop(m->control, RUN_PANICKED); break;
     case PANIC_SHUTDOWN: power_off(m); break;
     case PANIC_EXIT_FAILURE: end(m, 1); break;
     }
@@ -203,8 +214,34 @@ static void warn_absent(const struct config *c)
     }
     if (monitor || c->mons->len)
         warn("the monitor is not here yet: -monitor and -mon have no effect");
-    if (c->gdb)
-        warn("the gdb stub is not here yet: -gdb and -s have no effect");
+}
+
+/* --- debugger ---------------------------------------------------------------------------------------------- */
+
+static void press_power(void *opaque)
+{
+    struct machine *m = opaque;
+    control_tell(m->control, CONTROL_POWERDOWN);
+    machine_powerdown(m);
+}
+
+static bool add_gdb(struct machine *m, const char *where, GError **err)
+{
+    struct chardev *chr = chardevs_gdb(m->chardevs, where, err);
+
+    if (!chr)
+        return !*err;
+    m->gdb = gdbstub_new(m->control, chr, NULL, NULL);
+    return true;
+}
+
+static void make_control(struct machine *m)
+{
+    m->control_ops = (struct control_ops){
+        .quit = quit, .reset = system_reset, .powerdown = press_power, .name = m->config->name,
+        .version = ARMLET_VERSION, .opaque = m,
+    };
+    m->control = control_new(m->board.cluster, m->board.mem, &m->control_ops);
 }
 
 static bool build(struct machine *m, GError **err)
@@ -221,6 +258,9 @@ static bool build(struct machine *m, GError **err)
     if (!m->devices)
         return false;
     warn_absent(m->config);
+    make_control(m);
+    if (m->config->gdb && !add_gdb(m, m->config->gdb, err))
+        return false;
     m->board.cluster->ops = &cluster_callbacks;
     m->board.cluster->ops_opaque = m;
     return true;
@@ -246,6 +286,15 @@ struct machine *machine_new(const struct config *config, GError **err)
     return m;
 }
 
+static void print_stats(const struct machine *m)
+{
+    GString *text = g_string_new(NULL);
+    for (unsigned i = 0; i < m->board.cluster->n; i++)
+        jit_describe(m->board.cluster->cpu[i], text);
+    fputs(text->str, stderr);
+    g_string_free(text, TRUE);
+}
+
 int machine_run(struct machine *m)
 {
     GError *err = NULL;
@@ -259,9 +308,14 @@ int machine_run(struct machine *m)
     }
     diagnose_start(m->diagnose, m->board.cluster);
     cluster_start(m->board.cluster, pc, 0, m->config->paused);
+    control_started(m->control, m->config->paused);
     g_main_loop_run(m->loop);
+    if (m->gdb)
+        gdbstub_end(m->gdb, m->status);
     diagnose_stop(m->diagnose);
     cluster_stop(m->board.cluster);
+    if (m->config->stats && m->config->engine == &jit_engine)
+        print_stats(m);
     chardevs_drain(m->chardevs);
     return m->status;
 }
@@ -271,6 +325,8 @@ void machine_free(struct machine *m)
     for (unsigned i = 0; i < G_N_ELEMENTS(m->signals); i++)
         if (m->signals[i])
             g_source_remove(m->signals[i]);
+    g_clear_pointer(&m->gdb, gdbstub_free);
+    g_clear_pointer(&m->control, control_free);
     board_fini(&m->board);
     g_clear_pointer(&m->devices, devices_free);
     g_clear_pointer(&m->diagnose, diagnose_free);
