@@ -40,11 +40,21 @@ static uint64_t frame_read(void *opaque, uint64_t off, unsigned size)
 static void frame_write(void *opaque, uint64_t off, uint64_t value, unsigned size)
 {
     struct gicv2m *m = opaque;
-    unsigned i = (unsigned)(value & 0x3ff) - m->base_intid;
 
     (void)size;
-    if (off != GICV2M_SETSPI || i >= m->count) {
-        dev_guest_error(&m->dev, "no such message", off, value);
+    if (off == GICV2M_SETSPI)
+        gicv2m_send(&m->dev, (uint32_t)value);
+    else
+        dev_guest_error(&m->dev, "no such register to write", off, value);
+}
+
+void gicv2m_send(struct device *dev, uint32_t intid)
+{
+    struct gicv2m *m = CONTAINER_OF(dev, struct gicv2m, dev);
+    unsigned i = (intid & 0x3ff) - m->base_intid;
+
+    if (i >= m->count) {
+        dev_guest_error(dev, "no such message", GICV2M_SETSPI, intid);
         return;
     }
     irq_set(&m->spi[i], true);

@@ -14,4 +14,7 @@ struct device *gicv2m_new(GMutex *lock, unsigned base_intid, unsigned count, con
 
 enum { GICV2M_SETSPI = 0x40 };
 
+/* A device's store to SETSPI, with the lock held. */
+void gicv2m_send(struct device *dev, uint32_t intid);
+
 #endif

@@ -18,6 +18,11 @@ enum board_slot_id {
     BOARD_GPIO,
     BOARD_VIRTIO, /* the first of VIRTIO_SLOTS transports */
     BOARD_PLATFORM_BUS,
+    BOARD_PCIE_MMIO, /* the node's unit address, and the first of four SPIs */
+    BOARD_PCIE_PIO,
+    BOARD_PCIE_ECAM, /* with highmem=off */
+    BOARD_PCIE_ECAM_HIGH,
+    BOARD_PCIE_MMIO_HIGH,
     BOARD_SLOTS
 };
 

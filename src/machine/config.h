@@ -34,6 +34,7 @@ struct config {
     const struct cpu_engine *engine;
     bool nographic, nodefaults, snapshot, paused, no_reboot, no_shutdown, no_display;
     bool legacy_virtio;  /* virtio-mmio.force-legacy */
+    bool highmem;        /* -machine highmem=: PCIe above RAM, not only below */
     enum panic_action on_panic; /* -action panic= */
     char *gdb;           /* -gdb's argument, or NULL */
     int escape;          /* -echr: the console's escape character; 0: none */

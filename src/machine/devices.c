@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/report.h"
+#include "dev/pci.h"
 #include "machine/drives.h"
 #include "virtio/blk.h"
 #include "virtio/console.h"
@@ -520,8 +521,10 @@ struct devices *devices_new(const struct config *config, struct board *board, st
     all->objects = g_array_new(FALSE, FALSE, sizeof(struct object));
     all->serials = g_ptr_array_new();
     all->ids = g_hash_table_new(g_str_hash, g_str_equal);
-    if (add_all(all, err))
+    if (add_all(all, err)) {
+        pci_host_seal(board->pcie);
         return all;
+    }
     devices_free(all);
     return NULL;
 }

@@ -1,6 +1,6 @@
 /*
  * The virt board's device tree, by libfdt: equal in content to that of QEMU 10.0's virt for the same options, node for
- * node.  Left out until the board has them: PCIe (and msi-map), flash, platform-bus.  Phandle numbers differ.
+ * node.  Left out until the board has them: flash, platform-bus.  Phandle numbers differ.
  * Threads: runs before the vCPUs start.
  */
 #include "machine/devtree.h"
@@ -11,11 +11,14 @@
 #include <sys/random.h>
 
 #include "base/report.h"
+#include "dev/pci.h"
 #include "machine/board.h"
 #include "machine/boot.h"
 
 enum { FDT_SPACE = 1 << 20, PHANDLE_CLOCK = 0x8000, PHANDLE_GIC, PHANDLE_V2M, PHANDLE_GPIO, PHANDLE_CPU0 };
 enum { IRQ_SPI = 0, IRQ_PPI = 1, IRQ_EDGE = 1, IRQ_LEVEL = 4, GIC_PPI_CPU_SHIFT = 8 };
+
+enum { PCI_SLOTS_MAPPED = 4, PCI_SPACE_IO = 0x1000000, PCI_SPACE_MEM = 0x2000000, PCI_SPACE_MEM64 = 0x3000000 };
 
 struct tree {
     void *blob;
@@ -32,7 +35,7 @@ static int must(int r)
 
 static void prop_cells(struct tree *t, const char *name, const uint32_t *cells, unsigned n)
 {
-    uint32_t be[64];
+    uint32_t be[PCI_SLOTS_MAPPED * PCI_PINS * 10];
     BUG_ON(n > G_N_ELEMENTS(be));
     for (unsigned i = 0; i < n; i++)
         be[i] = cpu_to_fdt32(cells[i]);
@@ -243,6 +246,55 @@ static void add_virtio(struct tree *t)
     }
 }
 
+/* Slots repeat every four, so that the mask needs two of the five bits of the device number. */
+static void add_pcie_interrupts(struct tree *t)
+{
+    uint32_t map[PCI_SLOTS_MAPPED * PCI_PINS * 10], *at = map;
+    const uint32_t spi = (uint32_t)board_map[BOARD_PCIE_MMIO].spi;
+
+    for (uint32_t slot = 0; slot < PCI_SLOTS_MAPPED; slot++)
+        for (uint32_t pin = 1; pin <= PCI_PINS; pin++, at += 10)
+            memcpy(at, (uint32_t[10]){ slot << 11, 0, 0, pin, PHANDLE_GIC, 0, 0, IRQ_SPI,
+                                       spi + (slot + pin - 1) % PCI_PINS, IRQ_LEVEL }, 40);
+    CELLS(t, "#interrupt-cells", 1);
+    CELLS(t, "interrupt-map-mask", (PCI_SLOTS_MAPPED - 1) << 11, 0, 0, 7);
+    prop_cells(t, "interrupt-map", map, G_N_ELEMENTS(map));
+}
+
+/* Bus addresses are those of the CPU, but for ports, which begin at 0 (IEEE 1275 PCI binding, 2.2.1.1). */
+static void add_pcie_ranges(struct tree *t)
+{
+    const struct board_slot *io = &board_map[BOARD_PCIE_PIO], *low = &board_map[BOARD_PCIE_MMIO],
+                            *high = &board_map[BOARD_PCIE_MMIO_HIGH];
+    const uint32_t ranges[21] = {
+        PCI_SPACE_IO, 0, 0, 0, (uint32_t)io->base, 0, (uint32_t)io->size,
+        PCI_SPACE_MEM, 0, (uint32_t)low->base, 0, (uint32_t)low->base, 0, (uint32_t)low->size,
+        PCI_SPACE_MEM64, (uint32_t)(high->base >> 32), (uint32_t)high->base, (uint32_t)(high->base >> 32),
+        (uint32_t)high->base, (uint32_t)(high->size >> 32), (uint32_t)high->size };
+
+    prop_cells(t, "ranges", ranges, t->config->highmem ? 21 : 14);
+}
+
+static void add_pcie(struct tree *t)
+{
+    const struct board_slot *ecam = &board_map[t->config->highmem ? BOARD_PCIE_ECAM_HIGH : BOARD_PCIE_ECAM];
+    g_autofree char *name = g_strdup_printf("pcie@%" G_GINT64_MODIFIER "x", board_map[BOARD_PCIE_MMIO].base);
+
+    begin(t, name);
+    prop_string(t, "compatible", "pci-host-ecam-generic");
+    prop_string(t, "device_type", "pci");
+    CELLS(t, "#address-cells", 3);
+    CELLS(t, "#size-cells", 2);
+    CELLS(t, "linux,pci-domain", 0);
+    CELLS(t, "bus-range", 0, (uint32_t)(ecam->size >> 20) - 1);
+    prop_flag(t, "dma-coherent");
+    CELLS(t, "msi-map", 0, PHANDLE_V2M, 0, 0x10000);
+    prop_reg(t, ecam->base, ecam->size);
+    add_pcie_ranges(t);
+    add_pcie_interrupts(t);
+    end(t);
+}
+
 static void add_fw_cfg(struct tree *t)
 {
     begin_slot(t, BOARD_FW_CFG, "qemu,fw-cfg-mmio", 0);
@@ -277,6 +329,7 @@ static void build_board(struct tree *t)
     add_memory(t);
     add_fw_cfg(t);
     add_virtio(t);
+    add_pcie(t);
     add_gpio_keys(t);
     add_primecells(t);
     add_timer_and_pmu(t);

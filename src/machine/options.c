@@ -76,7 +76,8 @@ static void machine_help(void)
            "  dumpdtb=FILE       write the device tree to FILE and end\n"
            "  accel=tcg|interp   as -accel\n"
            "  kernel= initrd= append= dtb=  as the options of these names\n"
-           "  virtualization= secure= highmem= its= ras= mte= usb= iommu= ...\n"
+           "  highmem=on|off     PCIe windows above the RAM too (default on)\n"
+           "  virtualization= secure= its= ras= mte= usb= iommu= ...\n"
            "                     accepted; what the board does not have stays off\n");
 }
 
@@ -94,7 +95,7 @@ static bool warn_missing(struct props *p, const char *key, const char *what, GEr
 static enum answer opt_machine(struct config *c, const char *arg, GError **err)
 {
     static const char *const ignored[] = {
-        "highmem", "highmem-redists", "highmem-ecam", "highmem-mmio", "compact-highmem", "its", "usb",
+        "highmem-redists", "highmem-ecam", "highmem-mmio", "compact-highmem", "its", "usb",
         "dump-guest-core", "mem-merge", "graphics", "suppress-vmdesc", "firmware", "default-bus-bypass-iommu",
         "iommu", "ras", "acpi", "kernel-irqchip", "dtb-randomness", "dtb-kaslr-seed", "hmat", "nvdimm",
         "x-oem-id", "x-oem-table-id", "confidential-guest-support", "memory-encryption", NULL };
@@ -121,7 +122,8 @@ static enum answer opt_machine(struct config *c, const char *arg, GError **err)
     }
     if ((accel && set_accel(c, accel, err) != GO_ON) || set_gic_version(props_get(p, "gic-version"), err) != GO_ON ||
         !warn_missing(p, "virtualization", "EL2", err) || !warn_missing(p, "secure", "EL3", err) ||
-        !warn_missing(p, "mte", "memory tagging", err))
+        !warn_missing(p, "mte", "memory tagging", err) ||
+        !props_bool(p, "highmem", c->highmem, &c->highmem, err))
         goto out;
     props_ignore(p, ignored);
     r = props_finish(p, "-machine", err) ? GO_ON : WRONG;
@@ -616,6 +618,7 @@ static struct config *config_new(void)
     c->chardevs = g_ptr_array_new_with_free_func(free_props);
     c->mons = g_ptr_array_new_with_free_func(free_props);
     c->drives = g_ptr_array_new_with_free_func(free_props);
+    c->highmem = true;
     c->objects = g_ptr_array_new_with_free_func(free_props);
     c->netdevs = g_ptr_array_new_with_free_func(free_props);
     c->nics = g_ptr_array_new_with_free_func(free_props);

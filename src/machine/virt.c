@@ -1,12 +1,13 @@
 /*
  * The virt board: one table of places, and the wiring of the fixed devices.
  *
- * Left out (as docs/guest.md lists): flash, PCIe, the platform bus, the second UART.
+ * Left out (as docs/guest.md lists): flash, the platform bus, the second UART.
  */
 #include "machine/virt.h"
 
 #include "dev/fw_cfg.h"
 #include "dev/gicv2m.h"
+#include "dev/pci.h"
 #include "dev/pl011.h"
 #include "dev/pl031.h"
 #include "dev/pl061.h"
@@ -23,6 +24,11 @@ const struct board_slot board_map[BOARD_SLOTS] = {
     [BOARD_GPIO] = { "pl061", 0x09030000, 0x00001000, 7 },
     [BOARD_VIRTIO] = { "virtio_mmio", 0x0a000000, VIRTIO_SLOTS * VIRTIO_SLOT_SIZE, 16 },
     [BOARD_PLATFORM_BUS] = { "platform-bus", 0x0c000000, 0x02000000, 112 },
+    [BOARD_PCIE_MMIO] = { "pcie", 0x10000000, 0x2eff0000, 3 },
+    [BOARD_PCIE_PIO] = { NULL, 0x3eff0000, 0x00010000, -1 },
+    [BOARD_PCIE_ECAM] = { NULL, 0x3f000000, 0x01000000, -1 },
+    [BOARD_PCIE_ECAM_HIGH] = { NULL, 0x4010000000, 0x10000000, -1 },
+    [BOARD_PCIE_MMIO_HIGH] = { NULL, 0x8000000000, 0x8000000000, -1 },
 };
 
 enum { GIC_IRQS = 288 }; /* 32 private and 256 shared: what QEMU's virt has */
@@ -111,6 +117,38 @@ static void add_virtio(struct board *b, const struct config *c)
     }
 }
 
+static struct pci_window window(enum board_slot_id id)
+{
+    return (struct pci_window){ board_map[id].base, board_map[id].size };
+}
+
+/* The only place for messages is the MSI frame: a store anywhere else outside RAM is lost. */
+static void send_message(void *opaque, uint64_t pa, uint32_t data, uint16_t requester)
+{
+    struct board *b = opaque;
+
+    (void)requester;
+    if (pa == board_map[BOARD_GIC_V2M].base + GICV2M_SETSPI)
+        gicv2m_send(b->v2m, data);
+    else
+        dev_guest_error(b->pcie, "message to no known place", pa, data);
+}
+
+static void add_pcie(struct board *b, const struct config *c)
+{
+    struct pci_host_config p = {
+        .ecam = window(c->highmem ? BOARD_PCIE_ECAM_HIGH : BOARD_PCIE_ECAM),
+        .pio = window(BOARD_PCIE_PIO), .mmio = window(BOARD_PCIE_MMIO),
+        .message = send_message, .opaque = b,
+    };
+
+    if (c->highmem)
+        p.mmio64 = window(BOARD_PCIE_MMIO_HIGH);
+    for (unsigned i = 0; i < PCI_PINS; i++)
+        p.pin[i] = gicv2_spi(b->gic, (unsigned)board_map[BOARD_PCIE_MMIO].spi + i);
+    b->pcie = pci_host_new(&b->lock, b->mem, &p);
+}
+
 bool board_init(struct board *b, const struct config *c, struct chardev *console, GError **err)
 {
     const struct rtc_source clock = { rtc_now, b };
@@ -133,12 +171,13 @@ bool board_init(struct board *b, const struct config *c, struct chardev *console
     place(b, b->gpio, BOARD_GPIO);
     add_fw_cfg(b, c);
     add_virtio(b, c);
+    add_pcie(b, c);
     return true;
 }
 
 void board_reset(struct board *b)
 {
-    struct device *fixed[] = { gicv2_device(b->gic), b->v2m, b->uart, b->rtc, b->gpio, b->fw_cfg };
+    struct device *fixed[] = { gicv2_device(b->gic), b->v2m, b->uart, b->rtc, b->gpio, b->fw_cfg, b->pcie };
     for (unsigned i = 0; i < G_N_ELEMENTS(fixed); i++)
         dev_reset(fixed[i]);
     for (unsigned i = 0; i < VIRTIO_SLOTS; i++)
@@ -149,7 +188,8 @@ void board_reset(struct board *b)
 void board_fini(struct board *b)
 {
     g_clear_pointer(&b->cluster, cluster_free);
-    struct device *fixed[] = { b->uart, b->rtc, b->gpio, b->fw_cfg, b->v2m, b->gic ? gicv2_device(b->gic) : NULL };
+    struct device *fixed[] = { b->pcie, b->uart, b->rtc, b->gpio, b->fw_cfg, b->v2m,
+                               b->gic ? gicv2_device(b->gic) : NULL };
     for (unsigned i = 0; i < VIRTIO_SLOTS; i++)
         dev_free(b->virtio[i]);
     for (unsigned i = 0; i < G_N_ELEMENTS(fixed); i++)
