@@ -4,6 +4,7 @@
  * Arguments that begin with `-', or a call by the name qemu-system-aarch64, are QEMU's command line; a word is one of
  * armlet's own commands (main/commands.h).
  */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,6 +124,7 @@ int main(int argc, char **argv)
 {
     report_set_program(argc ? argv[0] : "armlet");
     report_catch_crashes();
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of the write, for whoever writes */
     if (argc && !strncmp(report_program(), "qemu-system-", 12))
         return run_qemu(argc - 1, argv + 1);
     if (argc < 2)

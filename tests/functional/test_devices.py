@@ -1,5 +1,7 @@
 """virtio devices on their slots, disks and their modes."""
 import os
+import re
+import resource
 import subprocess
 
 import pytest
@@ -48,7 +50,8 @@ def test_readonly(disk):
     with Guest(board() + drive(disk, "readonly")) as g:
         g.shell()
         assert g.cmd("cat /sys/block/vda/ro") == "1"
-        assert "can't" in g.cmd("dd if=/dev/zero of=/dev/vda count=1 2>&1") or True
+        g.cmd("dd if=/dev/zero of=/dev/vda count=1 conv=fsync 2>/tmp/e")
+        assert re.search("not permitted|Read-only", g.cmd("cat /tmp/e"))
         g.send("\x01x")
         assert g.wait() == 0
     assert disk.read_bytes()[:6] == b"armlet"
@@ -101,6 +104,23 @@ def test_full_host_disk(tmp_path):
             assert g.wait() == 0
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_limited_file_size(disk):
+    """RLIMIT_FSIZE below the image's size: an I/O error in the guest, not a signal that ends the machine."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, old[1]))
+    try:
+        g = Guest(board() + drive(disk))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    with g:
+        g.shell()
+        g.cmd("dd if=/dev/zero of=/dev/vda bs=64k seek=64 count=4 conv=fsync 2>&1")
+        assert "I/O error" in g.cmd("dmesg | tail -20")
+        assert g.cmd("echo alive") == "alive"
+        g.send("\x01x")
+        assert g.wait() == 0
 
 
 def test_rng():
