@@ -1,10 +1,12 @@
 """The terminal: keys, what is restored, and where a serial port can go."""
+import fcntl
 import os
 import pty
 import signal
 import socket
 import subprocess
 import termios
+import threading
 import time
 
 import pytest
@@ -82,8 +84,10 @@ def test_closed_terminal_ends_it():
     master, slave = pty.openpty()
     pid = os.fork()
     if not pid:
-        os.login_tty(slave) if hasattr(os, "login_tty") else (os.setsid(), [os.dup2(slave, f) for f in (0, 1, 2)],
-                                                              __import__("fcntl").ioctl(0, termios.TIOCSCTTY, 0))
+        os.setsid()
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+        for fd in (0, 1, 2):
+            os.dup2(slave, fd)
         os.close(master)
         os.execv(ARMLET, [ARMLET, "-nographic"])
     os.close(slave)
@@ -104,6 +108,8 @@ def test_closed_terminal_ends_it():
 def test_pipe_and_end_of_file():
     """Commands from a pipe arrive whole, however many; the end of the pipe ends nothing."""
     p = subprocess.Popen([ARMLET, *board()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    limit = threading.Timer(BOOT_SECONDS, p.kill)
+    limit.start()
     try:
         out = b""
         while not out.endswith(b"# \x1b[6n"):  # the shell asks where its prompt stands
@@ -115,6 +121,7 @@ def test_pipe_and_end_of_file():
         out = p.stdout.read()
         assert p.wait(BOOT_SECONDS) == 0
     finally:
+        limit.cancel()
         p.kill()
     assert b"\x1b[J500\r" in out, out[-400:]
 
