@@ -73,6 +73,10 @@ void emit_const(struct emit *e, unsigned host, uint64_t v)
 static void drop(struct emit *e, unsigned id)
 {
     struct loc *l = &e->loc[id];
+    if (e->xof[id]) {
+        e->xreg[e->xof[id] - 1] = 0;
+        e->xof[id] = 0;
+    }
     switch (l->kind) {
     case L_GX: e->gx_live[l->n]--; break;
     case L_GW: e->gw_live[l->n]--; break;
@@ -310,6 +314,7 @@ void emit_bind(struct emit *e, unsigned id, unsigned r)
 static void unlock_all(struct emit *e)
 {
     e->locked = 0;
+    e->xlocked = 0;
 }
 
 /* The values that live in home n move away. */
@@ -454,6 +459,22 @@ static void flags_made(struct emit *e, unsigned id, bool inv)
     /* No set_f: it was dead.  Uses within this instruction read EFLAGS; later ones read memory, which nobody else does. */
     if (e->uses[id])
         store_flags(e, id);
+}
+
+void emit_flags_made(struct emit *e, unsigned id, bool inv)
+{
+    flags_made(e, id, inv);
+}
+
+void emit_flags_ready(struct emit *e)
+{
+    bool saved = borrow_rax(e);
+    x86_cmc(&e->x);
+    x86_lahf(&e->x);
+    x86_setcc(&e->x, CC_O, RAX);
+    x86_rm(&e->x, 0x66, false, 0x89, RAX, HOT(HOT_RESERVED), false);
+    return_rax(e, saved);
+    emit_clobber_flags(e);
 }
 
 /* EFLAGS become flags value id, with a carry that cond can be read from; returns x86's condition. */
@@ -967,7 +988,7 @@ static void emit_select(struct emit *e, const struct ir *ir)
 }
 
 /* Flags that only CCMP uses are emitted by it. */
-static bool for_f_select(const struct emit *e, unsigned id)
+bool emit_for_f_select(const struct emit *e, unsigned id)
 {
     for (unsigned i = id + 1; i < e->block->n && i < id + 8; i++) {
         const struct ir *u = op_of(e, i);
@@ -1108,7 +1129,7 @@ static struct hmem arg(unsigned i)
     return HOT(HOT_A + 2 * i);
 }
 
-void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn)
+void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, bool keep)
 {
     x86_store_imm(&e->x, false, HOT(HOT_OP), (int32_t)(ir->op | (uint32_t)ir->k << 16 | (uint32_t)ir->x << 24));
     struct hmem high = HOT(HOT_OP);
@@ -1116,7 +1137,7 @@ void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn)
     bool wide = ir->op == IR_exception || ir->op == IR_undefined || ir->op == IR_fp_trap;
     x86_store_imm(&e->x, false, high, (int32_t)(wide ? (uint32_t)ir->imm : ir->imm16));
     x86_store_imm(&e->x, false, HOT(HOT_WHERE), (int32_t)((e->page_off + 4 * insn) | (e->block->insns - insn) << 12));
-    x86_call_to(&e->x, e->stubs->call - e->x.exec);
+    x86_call_to(&e->x, (keep ? e->stubs->call_keep : e->stubs->call) - e->x.exec);
 }
 
 void emit_generic(struct emit *e, const struct ir *ir)
@@ -1128,8 +1149,8 @@ void emit_generic(struct emit *e, const struct ir *ir)
     for (unsigned i = 0; i < ir_operands(ir->op); i++) {
         unsigned id = ir_operand(ir, i);
         if (types[i] == 'W') {
-            x86_movdqu_load(&e->x, 0, emit_wmem(e, id));
-            x86_movdqu_store(&e->x, arg(i), 0);
+            x86_movdqu_store(&e->x, arg(i), emit_xmm(e, id));
+            e->xlocked = 0;
         } else {
             unsigned r = emit_reg(e, id);
             x86_store(&e->x, true, arg(i), r);
@@ -1139,7 +1160,8 @@ void emit_generic(struct emit *e, const struct ir *ir)
     emit_use_all(e, ir);
     if (effects & IE_STATE)
         emit_evict_homes(e);
-    emit_c_op(e, ir, e->insn);
+    emit_xmm_flush(e);
+    emit_c_op(e, ir, e->insn, false);
     if (effects & IE_STATE)
         e->mem_f = 0;
     unsigned id = e->at;
@@ -1151,14 +1173,14 @@ void emit_generic(struct emit *e, const struct ir *ir)
         }
     } else if (result == IR_W || result == IR_W2) {
         if (e->uses[id]) {
-            struct hmem m = emit_wdest(e, id);
-            x86_movdqu_load(&e->x, 0, HOT(HOT_R));
-            x86_movdqu_store(&e->x, m, 0);
+            unsigned d = emit_xmm_dest(e);
+            x86_movdqu_load(&e->x, d, HOT(HOT_R));
+            emit_xmm_bind(e, id, d, 0);
         }
     } else if (result == IR_F) {
         unsigned r = emit_temp(e);
         x86_load(&e->x, false, r, HOT(HOT_R));
-        flags_from_nzcv(e, r, id, for_f_select(e, id) ? HOT_RESERVED : HOT_FLAGS);
+        flags_from_nzcv(e, r, id, emit_for_f_select(e, id) ? HOT_RESERVED : HOT_FLAGS);
     }
     unlock_all(e);
     unsigned next = id + 1;
@@ -1170,9 +1192,9 @@ void emit_generic(struct emit *e, const struct ir *ir)
             x86_load(&e->x, true, d, HOT(HOT_R + 2));
             emit_bind(e, next, d);
         } else {
-            struct hmem m = emit_wdest(e, next);
-            x86_movdqu_load(&e->x, 0, HOT(HOT_R + 2));
-            x86_movdqu_store(&e->x, m, 0);
+            unsigned d = emit_xmm_dest(e);
+            x86_movdqu_load(&e->x, d, HOT(HOT_R + 2));
+            emit_xmm_bind(e, next, d, 0);
         }
         unlock_all(e);
     }
@@ -1440,13 +1462,13 @@ static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
     case IR_set_x: emit_set_x(e, ir); break;
     case IR_set_f: emit_use(e, ir->a); break; /* stored where it was made */
     case IR_f_const:
-        if (!for_f_select(e, id)) {
+        if (!emit_for_f_select(e, id)) {
             x86_store_imm(&e->x, false, HOT(HOT_FLAGS), (int32_t)jit_hot_flags((uint32_t)ir->imm));
             e->mem_f = (uint16_t)id;
         }
         break;
     case IR_f_add: case IR_f_sub:
-        if (!for_f_select(e, id))
+        if (!emit_for_f_select(e, id))
             emit_flags_addsub(e, ir);
         break;
     case IR_f_logic: emit_flags_logic(e, ir); break;
@@ -1466,7 +1488,7 @@ static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
     case IR_branch_rel: emit_branch_rel(e, ir); break;
     case IR_branch_if: emit_branch_if(e, ir); break;
     case IR_leave: emit_leave(e, ir, *state_ran); break;
-    case IR_undefined: case IR_fp_trap: case IR_exception: emit_c_op(e, ir, e->insn); break;
+    case IR_undefined: case IR_fp_trap: case IR_exception: emit_c_op(e, ir, e->insn, false); break;
     default:
         if (ir_info[ir->op].effects & IE_STATE) {
             emit_generic(e, ir);
@@ -1493,7 +1515,8 @@ static void emit_cold_code(struct emit *e)
             x86_mov_ri(&e->x, RAX, (uint64_t)(uintptr_t)(c->from + e->x.exec));
             x86_jmp_to(&e->x, e->stubs->link - e->x.exec);
             break;
-        case COLD_OP: emit_c_op(e, op_of(e, c->id), c->insn); break;
+        case COLD_OP: emit_c_op(e, op_of(e, c->id), c->insn, true); break;
+        case COLD_VECTOR: emit_vector_cold(e, c); break;
         default: emit_memory_cold(e, c); break;
         }
     }
@@ -1504,7 +1527,7 @@ static void find_hints(struct emit *e)
 {
     const struct ir_block *b = e->block;
     unsigned barrier = 0; /* index of the last operation that may leave */
-    uint16_t read[32] = { 0 }, read_w[32] = { 0 }; /* last read of each register */
+    uint16_t read[32] = { 0 }; /* last read of each register */
     for (unsigned i = 1; i < b->n; i++) {
         const struct ir *ir = &b->ir[i];
         e->hint[i] = 0;
@@ -1512,11 +1535,9 @@ static void find_hints(struct emit *e)
             barrier = i;
         if (ir->op == IR_get_x)
             read[ir->k] = (uint16_t)i;
-        if (ir->op == IR_get_w)
-            read_w[ir->k] = (uint16_t)i;
-        if ((ir->op == IR_set_x && read[ir->k] > ir->a) || (ir->op == IR_set_w && read_w[ir->k] > ir->a))
+        if (ir->op == IR_set_x && read[ir->k] > ir->a)
             continue;
-        if ((ir->op == IR_set_x || ir->op == IR_set_w) && ir->a >= barrier && !e->hint[ir->a])
+        if (ir->op == IR_set_x && ir->a >= barrier && !e->hint[ir->a])
             e->hint[ir->a] = (uint16_t)(ir->k + 1);
     }
 }
@@ -1533,6 +1554,10 @@ bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned
     memset(e->wslot, 0, sizeof e->wslot);
     memset(e->gx_live, 0, sizeof e->gx_live);
     memset(e->gw_live, 0, sizeof e->gw_live);
+    memset(e->xreg, 0, sizeof e->xreg);
+    memset(e->xof, 0, block->n);
+    memset(e->zext, 0, block->n);
+    e->xlocked = 0;
     e->block = block;
     e->uses = uses;
     e->page_off = page_off;

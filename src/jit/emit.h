@@ -17,8 +17,9 @@ enum loc_kind {
     L_TMP,   /* temporary `n' (index) */
     L_SPILL, /* spill word `n' */
     L_LATER, /* a condition or compare: emitted where it is used */
-    L_GW,    /* home of vector register n */
-    L_WSLOT, /* vector slot n */
+    L_GW,    /* home of vector register n; perhaps in an xmm register too */
+    L_WSLOT, /* vector slot n; the same */
+    L_XMM,   /* xmm register n only */
 };
 
 struct loc {
@@ -35,11 +36,14 @@ struct cold { /* code that is put behind the block */
     struct hmem ea;       /* the guest address: base and displacement */
     struct hmem w[2];     /* vector operands or results; scalar operands in memory */
     uint64_t imm[2];      /* constant operands: data is DATA_CONST; in memory: DATA_MEM */
+    uint8_t x[3];         /* COLD_VECTOR: xmm registers of operands; those of a wide store */
+    uint8_t xd;           /* COLD_VECTOR: xmm register of the result, or general one with XD_GENERAL */
+    bool keep;            /* xmm registers hold values: the call must save them */
     uint8_t *from;        /* place: jumps here */
     uint8_t *hit, *back;  /* go on: after the check; after the access */
 };
 
-enum { DATA_CONST = 0xfe, DATA_MEM = 0xfd };
+enum { DATA_CONST = 0xfe, DATA_MEM = 0xfd, XD_GENERAL = 0x40 };
 enum { MAX_COLD = 1024, MAX_LINKS = 8 };
 
 struct emit {
@@ -56,6 +60,10 @@ struct emit {
     uint8_t locked;        /* bit per temporary: must not be moved now */
     uint16_t spill[SPILLS];
     uint16_t wslot[W_SLOTS];
+    uint16_t xreg[XMMS];   /* value in each xmm register, 0: none */
+    uint8_t xof[IR_MAX];   /* xmm register that holds a value + 1 */
+    uint8_t zext[IR_MAX];  /* the value is zero above this many bytes; 0: not known */
+    uint16_t xlocked;      /* bit per xmm register */
     uint16_t gx_live[32], gw_live[32]; /* values that live in the home and will be used */
     uint16_t host_f;       /* flags value that EFLAGS holds, 0: none */
     bool host_inv;         /* its carry is inverted there */
@@ -105,22 +113,47 @@ bool emit_in_memory(const struct emit *e, unsigned id, struct hmem *m);
 void emit_to_memory(struct emit *e, unsigned id);
 bool emit_is_temp(unsigned host);
 struct cold *emit_cold(struct emit *e, unsigned kind, uint8_t *from);
-/* The call to C for operation `ir' of instruction `insn', its operands being in HOT_A; results will be in HOT_R. */
-void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn);
+/*
+ * The call to C for operation `ir' of instruction `insn', its operands being in HOT_A; results will be in HOT_R.
+ * keep: xmm registers stay; else they are lost.
+ */
+void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, bool keep);
 /* The whole operation that way: operands fetched, result bound. */
 void emit_generic(struct emit *e, const struct ir *ir);
 void emit_const(struct emit *e, unsigned host, uint64_t v);
 
-enum cold_kind { COLD_MEM, COLD_OP, COLD_LINK, COLD_RESET_STACK };
+enum cold_kind { COLD_MEM, COLD_OP, COLD_LINK, COLD_VECTOR };
 
 void emit_memory(struct emit *e, const struct ir *ir);   /* emit_mem.c */
 void emit_memory_cold(struct emit *e, struct cold *c);
 void emit_vector(struct emit *e, const struct ir *ir);   /* emit_vec.c */
-/* Memory operand of vector value id. */
-struct hmem emit_wmem(struct emit *e, unsigned id);
-/* A slot for the result. */
-struct hmem emit_wdest(struct emit *e, unsigned id);
+void emit_vector_cold(struct emit *e, struct cold *c);
 bool emit_is_vector(unsigned op);
+/* Native code for the operation, or false and nothing is done. */
+bool emit_simd(struct emit *e, const struct ir *ir);     /* emit_simd.c: integers, permutations, cryptography */
+bool emit_fp(struct emit *e, const struct ir *ir);       /* emit_fp.c */
+bool emit_fcmp(struct emit *e, const struct ir *ir);
+/* After EFLAGS hold flags value `id', just made, with the carry of a subtraction if inv: store them. */
+void emit_flags_made(struct emit *e, unsigned id, bool inv);
+/* The same for the flags that wait for select_ready_flags(). */
+void emit_flags_ready(struct emit *e);
+bool emit_for_f_select(const struct emit *e, unsigned id);
+
+/* --- vectors in xmm registers (emit_vec.c); xmm0 to xmm3 are scratch of one operation --- */
+/* The xmm register that holds the value, locked; loads it. */
+unsigned emit_xmm(struct emit *e, unsigned id);
+/* A fresh one, locked: never that of an operand. */
+unsigned emit_xmm_dest(struct emit *e);
+/* Value id is in register r, zero above `zext' bytes (0: not known). */
+void emit_xmm_bind(struct emit *e, unsigned id, unsigned r, unsigned zext);
+void emit_xmm_free(struct emit *e, unsigned r);
+bool emit_xmm_live(const struct emit *e);
+/* Before a call that loses them: what is only in registers goes to memory. */
+void emit_xmm_flush(struct emit *e);
+/* Register r = the constant. */
+void emit_xmm_const(struct emit *e, unsigned r, uint64_t lo, uint64_t hi);
+/* r keeps `bytes' low bytes (4, 8 or 16) and becomes zero above. */
+void emit_xmm_clip(struct emit *e, unsigned r, unsigned bytes);
 
 /* Code that all blocks share, made once by run.c; executable addresses. */
 struct jit_stubs {
@@ -129,7 +162,8 @@ struct jit_stubs {
     const uint8_t *leave_at;  /* the same; RAX is the pc */
     const uint8_t *leave_next; /* the same, at cpu->next_pc */
     const uint8_t *link;      /* HOT_WHERE is the page offset to go on at, EAX the link: to the run loop, which patches */
-    const uint8_t *call;      /* jit_c_op(): everything is restored, or the run loop is entered */
+    const uint8_t *call;      /* jit_c_op(): everything but xmm is restored, or the run loop is entered */
+    const uint8_t *call_keep; /* the same with xmm registers */
 };
 
 #endif

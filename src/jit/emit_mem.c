@@ -11,6 +11,7 @@
 #include "jit/emit.h"
 
 #include "base/report.h"
+#include "jit/x86_sse.h"
 
 static bool is_store(unsigned op)
 {
@@ -51,36 +52,41 @@ static void host_store(struct emit *e, unsigned size, struct hmem m, unsigned s)
     }
 }
 
-/* xmm0 from 1 to 16 bytes; t: a scratch register for the small ones. */
-static void host_load_w(struct emit *e, unsigned size, struct hmem m, unsigned t)
+/* xmm register d from 1 to 16 bytes; t: a scratch register for the small ones. */
+static void host_load_w(struct emit *e, unsigned size, unsigned d, struct hmem m, unsigned t)
 {
     switch (size) {
     case 0: case 1:
         host_load(e, size, t, m);
-        x86_movq_xr(&e->x, false, 0, t);
+        xop2w(&e->x, X66(0x6e), false, d, t);
         break;
-    case 2: x86_sse_rm(&e->x, 0xf3, 0x0f10, 0, m); break;
-    case 3: x86_sse_rm(&e->x, 0xf2, 0x0f10, 0, m); break;
-    default: x86_movdqu_load(&e->x, 0, m); break;
+    case 2: xop2m(&e->x, XOP(PP_F3, MAP_0F, 0x10), d, m); break;
+    case 3: xop2m(&e->x, XOP(PP_F2, MAP_0F, 0x10), d, m); break;
+    default: x86_movdqu_load(&e->x, d, m); break;
     }
 }
 
-static void host_store_w(struct emit *e, unsigned size, struct hmem m, unsigned t)
+static void host_store_w(struct emit *e, unsigned size, struct hmem m, unsigned s, unsigned t)
 {
     switch (size) {
     case 0: case 1:
-        x86_movq_rx(&e->x, false, t, 0);
+        xop2w(&e->x, X66(0x7e), false, s, t);
         host_store(e, size, m, t);
         break;
-    case 2: x86_sse_rm(&e->x, 0xf3, 0x0f11, 0, m); break;
-    case 3: x86_sse_rm(&e->x, 0xf2, 0x0f11, 0, m); break;
-    default: x86_movdqu_store(&e->x, m, 0); break;
+    case 2: xop2m(&e->x, XOP(PP_F3, MAP_0F, 0x11), s, m); break;
+    case 3: xop2m(&e->x, XOP(PP_F2, MAP_0F, 0x11), s, m); break;
+    default: x86_movdqu_store(&e->x, m, s); break;
     }
 }
 
-/* Two temporaries; on return `t1' is the addend of ea's page.  The cold part is begun. */
-static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool store, struct hmem ea, unsigned t0,
-                           unsigned t1)
+/*
+ * Two temporaries; on return `t1' is the addend of ea's page.  The cold part is begun.
+ *
+ * Wide accesses are often misaligned (string functions) and pairs of them nearly always, so there the tag is compared
+ * with the page of the last byte, and alignment does not matter: a page boundary in between goes to C.
+ */
+static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool store, bool wide, struct hmem ea,
+                           unsigned t0, unsigned t1)
 {
     unsigned table = REG_TLB;
     int32_t tag = store ? offsetof(struct jtlb_entry, wtag) : offsetof(struct jtlb_entry, rtag);
@@ -92,8 +98,12 @@ static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool st
         x86_mov_rr(&e->x, true, t0, ea.base);
     if (jit_host.bmi2) {
         x86_rorx(&e->x, true, t1, t0, MEM_PAGE_SHIFT - JTLB_SHIFT);
+        if (wide)
+            x86_alu_ri(&e->x, true, ALU_ADD, t0, (int32_t)bytes - 1);
     } else {
         x86_mov_rr(&e->x, true, t1, t0);
+        if (wide)
+            x86_alu_ri(&e->x, true, ALU_ADD, t0, (int32_t)bytes - 1);
         x86_shift_ri(&e->x, true, SH_SHR, t1, MEM_PAGE_SHIFT - JTLB_SHIFT);
     }
     x86_alu_ri(&e->x, false, ALU_AND, t1, JTLB_MASK);
@@ -101,13 +111,14 @@ static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool st
         x86_alu_rm(&e->x, true, ALU_ADD, t1, HOT(HOT_UTLB));
     struct hmem entry = mop & MO_UNPRIV ? MEM(t1, 0) : MEMX(table, t1, 0, 0);
     x86_alu_rm(&e->x, true, ALU_XOR, t0, plus(entry, tag));
-    x86_test_ri(&e->x, true, t0, (int32_t)(0xfffff000u | (bytes - 1)));
+    x86_test_ri(&e->x, true, t0, (int32_t)(0xfffff000u | (wide ? 0 : bytes - 1)));
     struct cold *c = emit_cold(e, COLD_MEM, x86_jcc(&e->x, CC_NE));
     c->hit = e->x.p;
     x86_load(&e->x, true, t1, plus(entry, offsetof(struct jtlb_entry, addend)));
     c->ea = ea;
     c->t0 = (uint8_t)t0;
-    c->bytes = (uint8_t)bytes;
+    c->bytes = wide ? 1 : (uint8_t)bytes;
+    c->keep = emit_xmm_live(e);
     return c;
 }
 
@@ -185,55 +196,61 @@ static void scalar_store(struct emit *e, const struct ir *ir, struct cold *c, st
     emit_use_all(e, ir);
 }
 
+enum { NO_XMM = 0xff };
+
 static void wide_load(struct emit *e, const struct ir *ir, struct cold *c, struct hmem host, unsigned t0)
 {
-    unsigned id = e->at, size = ir->k & MO_SIZE, second = id + 1;
-    bool want2 = ir->op == IR_load_pair_w && second < e->block->n && e->uses[second];
+    unsigned id = e->at, size = ir->k & MO_SIZE, second = id + 1, bytes = 1u << size;
 
     emit_use(e, ir->a);
-    if (want2)
-        e->done[second] = true;
-    host_load_w(e, size, host, t0);
-    if (want2) {
-        x86_movdqa_rr(&e->x, 1, 0);
-        host_load_w(e, size, plus(host, 1 << size), t0);
-        c->w[1] = emit_wdest(e, second);
-        x86_movdqu_store(&e->x, c->w[1], 0);
-        x86_movdqa_rr(&e->x, 0, 1);
-        emit_use(e, id);
-        c->data[1] = 1;
-    }
-    if (e->uses[id]) {
-        c->w[0] = emit_wdest(e, id);
-        x86_movdqu_store(&e->x, c->w[0], 0);
-        c->data[0] = 1;
-    }
+    if (c->x[0] != NO_XMM)
+        host_load_w(e, size, c->x[0], host, t0);
+    if (c->x[1] != NO_XMM)
+        host_load_w(e, size, c->x[1], plus(host, (int32_t)bytes), t0);
     c->back = e->x.p;
+    if (c->x[1] != NO_XMM) {
+        e->done[second] = true;
+        emit_use(e, id);
+        emit_xmm_bind(e, second, c->x[1], bytes);
+    }
+    if (c->x[0] != NO_XMM && e->uses[id])
+        emit_xmm_bind(e, id, c->x[0], bytes);
 }
 
 static void wide_store(struct emit *e, const struct ir *ir, struct cold *c, struct hmem host, unsigned t0)
 {
     unsigned size = ir->k & MO_SIZE, n = is_pair(ir->op) ? 2 : 1;
 
-    for (unsigned i = 0; i < n; i++) {
-        c->w[i] = emit_wmem(e, i ? ir->c : ir->b);
-        x86_movdqu_load(&e->x, 0, c->w[i]);
-        host_store_w(e, size, plus(host, (int32_t)(i << size)), t0);
-    }
+    for (unsigned i = 0; i < n; i++)
+        host_store_w(e, size, plus(host, (int32_t)(i << size)), c->x[i], t0);
     c->back = e->x.p;
     emit_use_all(e, ir);
+}
+
+/* The registers of a wide access, before its check. */
+static void wide_registers(struct emit *e, const struct ir *ir, struct cold *c)
+{
+    unsigned second = e->at + 1;
+
+    if (is_store(ir->op)) {
+        for (unsigned i = 1; i < ir_operands(ir->op); i++)
+            c->x[i - 1] = (uint8_t)emit_xmm(e, ir_operand(ir, i));
+        return;
+    }
+    c->x[0] = (uint8_t)emit_xmm_dest(e);
+    c->x[1] = NO_XMM;
+    if (ir->op == IR_load_pair_w && second < e->block->n && e->uses[second] && e->block->ir[second].op == IR_second_w)
+        c->x[1] = (uint8_t)emit_xmm_dest(e);
 }
 
 void emit_memory(struct emit *e, const struct ir *ir)
 {
     unsigned mop = ir->k, bytes = (1u << (mop & MO_SIZE)) << is_pair(ir->op);
 
-    if (bytes > 16) { /* a pair of Q registers */
-        emit_generic(e, ir);
-        return;
-    }
     struct hmem ea = emit_address(e, ir->a);
     struct cold data = { 0 };
+    if (is_wide(ir->op))
+        wide_registers(e, ir, &data);
     bool one = false; /* a temporary is taken by data: beside the base and two for the lookup there is one more */
     for (unsigned i = 1; i < ir_operands(ir->op) && !is_wide(ir->op); i++) {
         place_data(e, &data, i - 1, ir_operand(ir, i), !one || !emit_is_temp(ea.base));
@@ -242,9 +259,10 @@ void emit_memory(struct emit *e, const struct ir *ir)
     unsigned t0 = emit_temp(e), t1 = emit_temp(e), t2 = NO_REG, second = e->at + 1;
     if (ir->op == IR_load_pair && second < e->block->n && e->uses[second] && e->block->ir[second].op == IR_second)
         t2 = emit_temp(e);
-    struct cold *c = lookup(e, mop, bytes, is_store(ir->op), ea, t0, t1);
+    struct cold *c = lookup(e, mop, bytes, is_store(ir->op), is_wide(ir->op) && bytes > 4, ea, t0, t1);
     memcpy(c->data, data.data, sizeof c->data);
     memcpy(c->w, data.w, sizeof c->w);
+    memcpy(c->x, data.x, sizeof c->x);
     memcpy(c->imm, data.imm, sizeof c->imm);
     struct hmem host = MEMX(ea.base, t1, 0, ea.disp);
 
@@ -270,9 +288,8 @@ static void cold_results(struct emit *e, const struct ir *ir, const struct cold 
 {
     for (unsigned i = 0; i < (is_pair(ir->op) ? 2u : 1u); i++) {
         struct hmem r = HOT(HOT_R + 2 * i);
-        if (is_wide(ir->op) && c->data[i]) {
-            x86_movdqu_load(&e->x, 0, r);
-            x86_movdqu_store(&e->x, c->w[i], 0);
+        if (is_wide(ir->op) && c->x[i] != NO_XMM) {
+            x86_movdqu_load(&e->x, c->x[i], r);
         } else if (!is_wide(ir->op) && c->data[i] != NO_REG) {
             x86_load(&e->x, true, c->data[i], r);
         }
@@ -300,13 +317,12 @@ void emit_memory_cold(struct emit *e, struct cold *c)
     for (unsigned i = 0; is_store(ir->op) && i < (is_pair(ir->op) ? 2u : 1u); i++) {
         struct hmem a = HOT(HOT_A + 2 * (i + 1));
         if (is_wide(ir->op)) {
-            x86_movdqu_load(&e->x, 0, c->w[i]);
-            x86_movdqu_store(&e->x, a, 0);
+            x86_movdqu_store(&e->x, a, c->x[i]);
         } else {
             x86_store(&e->x, true, a, data_reg(e, c, i, c->t0));
         }
     }
-    emit_c_op(e, ir, c->insn);
+    emit_c_op(e, ir, c->insn, c->keep);
     if (!is_store(ir->op))
         cold_results(e, ir, c);
     x86_jmp_to(&e->x, c->back);

@@ -1,9 +1,20 @@
 /*
- * Vectors: values are 16 bytes in memory, in the home of a guest register or in a slot; xmm0 to xmm3 are scratch.
+ * Vectors in xmm registers: where values are, moves between the register files, and the way to C for what emit_simd.c
+ * and emit_fp.c do not do.
+ *
+ * A vector value is in the home of a guest register, in a slot, or in an xmm register only; in the first two cases an
+ * xmm register may have it too.  Homes are written by set_w at once, so that whatever leaves the block finds them right.
+ *
+ * Rules
+ *  1. xmm0 to xmm3 belong to the operation at hand; a result goes to a register that no operand of it is in, so that
+ *     cold code still finds the operands.
+ *  2. C loses all xmm registers: hot calls flush first, cold ones save and restore them all, because cold code comes
+ *     back to a place where every value is where it was.
  */
 #include "jit/emit.h"
 
 #include "base/report.h"
+#include "jit/x86_sse.h"
 
 static struct hmem vhome(unsigned n)
 {
@@ -15,15 +26,12 @@ static struct hmem slot_mem(unsigned s)
     return HOT(HOT_W + 2 * s);
 }
 
-struct hmem emit_wmem(struct emit *e, unsigned id)
+static const struct ir *op_of(const struct emit *e, unsigned id)
 {
-    const struct loc *l = &e->loc[id];
-    if (l->kind == L_GW)
-        return vhome(l->n);
-    if (l->kind != L_WSLOT) /* a definition that was refused for want of a slot */
-        e->failed = true;
-    return slot_mem(l->n);
+    return &e->block->ir[id];
 }
+
+/* --- places ------------------------------------------------------------------------------------------------- */
 
 static unsigned free_slot(struct emit *e)
 {
@@ -34,47 +42,308 @@ static unsigned free_slot(struct emit *e)
     return 0;
 }
 
-struct hmem emit_wdest(struct emit *e, unsigned id)
+/* The memory that has value id; false: only a register has it. */
+static bool in_memory(const struct emit *e, unsigned id, struct hmem *m)
 {
-    unsigned n = e->hint[id];
-    if (!e->uses[id]) /* computed for its effects: a slot that nobody holds */
-        return slot_mem(free_slot(e));
-    if (n && !e->gw_live[n - 1]) {
-        e->loc[id] = (struct loc){ L_GW, (uint8_t)(n - 1) };
-        e->gw_live[n - 1]++;
-        return vhome(n - 1);
-    }
-    unsigned s = free_slot(e);
-    e->wslot[s] = (uint16_t)id;
-    e->loc[id] = (struct loc){ L_WSLOT, (uint8_t)s };
-    return slot_mem(s);
+    const struct loc *l = &e->loc[id];
+
+    if (l->kind == L_GW)
+        *m = vhome(l->n);
+    else if (l->kind == L_WSLOT)
+        *m = slot_mem(l->n);
+    else
+        return false;
+    return true;
 }
 
+static void to_slot(struct emit *e, unsigned id)
+{
+    unsigned s = free_slot(e);
+
+    x86_movdqu_store(&e->x, slot_mem(s), e->xof[id] - 1u);
+    e->wslot[s] = (uint16_t)id;
+    e->loc[id] = (struct loc){ L_WSLOT, (uint8_t)s };
+}
+
+static void forget(struct emit *e, unsigned r)
+{
+    unsigned id = e->xreg[r];
+
+    if (!id)
+        return;
+    if (e->loc[id].kind == L_XMM)
+        to_slot(e, id);
+    e->xof[id] = 0;
+    e->xreg[r] = 0;
+}
+
+unsigned emit_xmm_dest(struct emit *e)
+{
+    unsigned best = XMMS;
+
+    for (unsigned r = XMM_FIRST; r < XMMS; r++) {
+        if (e->xlocked >> r & 1)
+            continue;
+        if (!e->xreg[r]) {
+            best = r;
+            break;
+        }
+        if (best == XMMS || (e->loc[e->xreg[best]].kind == L_XMM && e->loc[e->xreg[r]].kind != L_XMM))
+            best = r;
+    }
+    BUG_ON(best == XMMS);
+    forget(e, best);
+    e->xlocked |= (uint16_t)(1u << best);
+    return best;
+}
+
+void emit_xmm_free(struct emit *e, unsigned r)
+{
+    e->xlocked &= (uint16_t)~(1u << r);
+}
+
+unsigned emit_xmm(struct emit *e, unsigned id)
+{
+    struct hmem m;
+
+    if (e->xof[id]) {
+        e->xlocked |= (uint16_t)(1u << (e->xof[id] - 1));
+        return e->xof[id] - 1u;
+    }
+    if (!in_memory(e, id, &m)) {
+        BUG_ON(!e->failed);
+        return XMM_FIRST;
+    }
+    unsigned r = emit_xmm_dest(e);
+    x86_movdqu_load(&e->x, r, m);
+    e->xreg[r] = (uint16_t)id;
+    e->xof[id] = (uint8_t)(r + 1);
+    return r;
+}
+
+void emit_xmm_bind(struct emit *e, unsigned id, unsigned r, unsigned zext)
+{
+    emit_xmm_free(e, r);
+    e->zext[id] = (uint8_t)zext;
+    if (!e->uses[id])
+        return;
+    e->loc[id] = (struct loc){ L_XMM, (uint8_t)r };
+    e->xreg[r] = (uint16_t)id;
+    e->xof[id] = (uint8_t)(r + 1);
+}
+
+bool emit_xmm_live(const struct emit *e)
+{
+    for (unsigned r = XMM_FIRST; r < XMMS; r++)
+        if (e->xreg[r])
+            return true;
+    return false;
+}
+
+void emit_xmm_flush(struct emit *e)
+{
+    for (unsigned r = XMM_FIRST; r < XMMS; r++)
+        forget(e, r);
+}
+
+/* The values that live in home n find another place. */
 static void evict_vhome(struct emit *e, unsigned n, unsigned except)
 {
     for (unsigned id = 1; e->gw_live[n] && id < e->block->n; id++) {
         struct loc *l = &e->loc[id];
         if (l->kind != L_GW || l->n != n || id == except)
             continue;
-        unsigned s = free_slot(e);
-        x86_movdqu_load(&e->x, 0, vhome(n));
-        x86_movdqu_store(&e->x, slot_mem(s), 0);
+        if (e->gw_live[n] == 1 && e->loc[except].kind == L_GW && e->loc[except].n == n)
+            return;
+        unsigned r = emit_xmm(e, id);
         e->gw_live[n]--;
-        e->wslot[s] = (uint16_t)id;
-        *l = (struct loc){ L_WSLOT, (uint8_t)s };
+        *l = (struct loc){ L_XMM, (uint8_t)r };
     }
 }
 
 static void emit_set_w(struct emit *e, const struct ir *ir)
 {
-    const struct loc *l = &e->loc[ir->a];
-    evict_vhome(e, ir->k, ir->a);
-    if (!(l->kind == L_GW && l->n == ir->k)) {
-        x86_movdqu_load(&e->x, 0, emit_wmem(e, ir->a));
-        x86_movdqu_store(&e->x, vhome(ir->k), 0);
+    unsigned id = ir->a, r = emit_xmm(e, id);
+    struct loc *l = &e->loc[id];
+
+    evict_vhome(e, ir->k, id);
+    if (!(l->kind == L_GW && l->n == ir->k))
+        x86_movdqu_store(&e->x, vhome(ir->k), r);
+    if (l->kind == L_XMM) { /* the home is its memory from now on */
+        *l = (struct loc){ L_GW, ir->k };
+        e->gw_live[ir->k]++;
     }
-    emit_use(e, ir->a);
+    emit_use(e, id);
 }
+
+/* --- constants ----------------------------------------------------------------------------------------------- */
+
+void emit_xmm_clip(struct emit *e, unsigned r, unsigned bytes)
+{
+    switch (bytes) {
+    case 16: break;
+    case 8: xop2(&e->x, X_MOVQ, r, r); break;
+    case 4: xop3i(&e->x, X_INSERTPS, r, r, r, 0x0e); break;
+    default:
+        xshift(&e->x, X66(0x73), 7, r, r, 16 - bytes);
+        xshift(&e->x, X66(0x73), 3, r, r, 16 - bytes);
+        break;
+    }
+}
+
+void emit_xmm_const(struct emit *e, unsigned r, uint64_t lo, uint64_t hi)
+{
+    if (!lo && !hi) {
+        xop3(&e->x, X_PXOR, r, r, r);
+        return;
+    }
+    if (!~lo && !~hi) {
+        xop3(&e->x, X66(0x76), r, r, r);
+        return;
+    }
+    unsigned t = emit_temp(e);
+    emit_const(e, t, lo);
+    xop2w(&e->x, X66(0x6e), true, r, t);
+    if (hi == lo) {
+        xop3(&e->x, X_UNPCKLQDQ, r, r, r);
+    } else if (hi) {
+        emit_const(e, t, hi);
+        xinsert(&e->x, X3A(0x22), true, r, r, t, 1);
+    }
+    emit_release(e, t);
+}
+
+/* --- between the register files ------------------------------------------------------------------------------ */
+
+static bool const_value(const struct emit *e, unsigned id, uint64_t *v)
+{
+    const struct ir *ir = op_of(e, id);
+
+    *v = ir->imm;
+    return ir->op == IR_const;
+}
+
+static void w_of_vv(struct emit *e, const struct ir *ir)
+{
+    uint64_t lo, hi;
+    bool c_lo = const_value(e, ir->a, &lo), c_hi = const_value(e, ir->b, &hi);
+    unsigned d = emit_xmm_dest(e);
+
+    if (c_lo && c_hi) {
+        emit_xmm_const(e, d, lo, hi);
+    } else {
+        xop2w(&e->x, X66(0x6e), true, d, emit_reg(e, ir->a));
+        if (!c_hi || hi)
+            xinsert(&e->x, X3A(0x22), true, d, d, emit_reg(e, ir->b), 1);
+    }
+    emit_use_all(e, ir);
+    emit_xmm_bind(e, e->at, d, c_hi && !hi ? 8 : 0);
+}
+
+/* Lane idx of a value in memory. */
+static void lane_from_memory(struct emit *e, unsigned es, unsigned d, struct hmem m, unsigned idx)
+{
+    m.disp += (int32_t)(idx << es);
+    switch (es) {
+    case 0: x86_rm(&e->x, 0, false, 0x0fb6, d, m, false); break;
+    case 1: x86_rm(&e->x, 0, false, 0x0fb7, d, m, false); break;
+    default: x86_load(&e->x, es == 3, d, m); break;
+    }
+}
+
+static void lane_from_xmm(struct emit *e, unsigned es, unsigned d, unsigned r, unsigned idx)
+{
+    static const uint16_t op[] = { X3A(0x14), X3A(0x15), X3A(0x16), X3A(0x16) };
+
+    if (es >= 2 && !idx) {
+        xop2w(&e->x, X66(0x7e), es == 3, r, d);
+        return;
+    }
+    xop2w(&e->x, op[es], es == 3, r, d);
+    x86_u8(&e->x, idx);
+}
+
+static void v_lane(struct emit *e, const struct ir *ir)
+{
+    static const uint16_t sext[] = { 0x0fbe, 0x0fbf, 0x63 };
+    unsigned es = ir->k;
+    struct hmem m;
+    bool memory = !e->xof[ir->a] && in_memory(e, ir->a, &m);
+    unsigned r = memory ? 0 : emit_xmm(e, ir->a), d = emit_dest(e, e->at);
+
+    if (memory)
+        lane_from_memory(e, es, d, m, ir->x);
+    else
+        lane_from_xmm(e, es, d, r, ir->x);
+    if (ir->op == IR_v_lane_s && es < 3)
+        x86_ext_rr(&e->x, true, sext[es], d, d);
+    emit_use_all(e, ir);
+    emit_bind(e, e->at, d);
+}
+
+static void w_insert(struct emit *e, const struct ir *ir)
+{
+    static const uint16_t op[] = { X3A(0x20), X66(0xc4), X3A(0x22), X3A(0x22) };
+    unsigned a = emit_xmm(e, ir->a), d = emit_xmm_dest(e), r = emit_reg(e, ir->b);
+
+    xinsert(&e->x, op[ir->k], ir->k == 3, d, a, r, ir->x);
+    emit_use_all(e, ir);
+    emit_xmm_bind(e, e->at, d, 0);
+}
+
+static unsigned shape_bytes(unsigned shape)
+{
+    return shape & SH_Q ? 16 : shape & SH_D ? 8 : 1u << shape_es(shape);
+}
+
+static void w_dup(struct emit *e, const struct ir *ir)
+{
+    unsigned es = shape_es(ir->k), d = emit_xmm_dest(e), r = emit_reg(e, ir->a);
+
+    xop2w(&e->x, X66(0x6e), es == 3, d, r);
+    if (es == 0) {
+        xop3(&e->x, X_PXOR, 0, 0, 0);
+        xop3(&e->x, X_PSHUFB, d, d, 0);
+    } else if (es == 1) {
+        xop2i(&e->x, XOP(PP_F2, MAP_0F, 0x70), d, d, 0);
+        xop2i(&e->x, X_PSHUFD, d, d, 0);
+    } else if (es == 2) {
+        xop2i(&e->x, X_PSHUFD, d, d, 0);
+    } else {
+        xop3(&e->x, X_UNPCKLQDQ, d, d, d);
+    }
+    emit_xmm_clip(e, d, shape_bytes(ir->k));
+    emit_use_all(e, ir);
+    emit_xmm_bind(e, e->at, d, shape_bytes(ir->k));
+}
+
+static void w_dup_lane(struct emit *e, const struct ir *ir)
+{
+    unsigned es = shape_es(ir->k), bytes = shape_bytes(ir->k), idx = ir->x;
+    unsigned a = emit_xmm(e, ir->a), d = emit_xmm_dest(e);
+
+    if (bytes == 8 && es == 3 && !idx) {
+        xop2(&e->x, X_MOVQ, d, a);
+    } else if (es == 3) {
+        xop3(&e->x, idx ? X_UNPCKHQDQ : X_UNPCKLQDQ, d, a, a);
+        emit_xmm_clip(e, d, bytes);
+    } else if (es == 2 && bytes == 4) {
+        xop3i(&e->x, X_INSERTPS, d, a, a, idx << 6 | 0x0e);
+    } else if (es == 2) {
+        xop2i(&e->x, X_PSHUFD, d, a, idx * 0x55);
+        emit_xmm_clip(e, d, bytes);
+    } else {
+        uint64_t lane = es ? (idx * 2 + 1) << 8 | idx * 2 : idx;
+        uint64_t all = lane * (es ? 0x0001000100010001u : 0x0101010101010101u);
+        uint64_t none = UINT64_C(0x8080808080808080), keep = bytes >= 8 ? UINT64_MAX : (UINT64_C(1) << 8 * bytes) - 1;
+        emit_xmm_const(e, 0, (all & keep) | (none & ~keep), bytes == 16 ? all : none);
+        xop3(&e->x, X_PSHUFB, d, a, 0);
+    }
+    emit_use_all(e, ir);
+    emit_xmm_bind(e, e->at, d, bytes);
+}
+
+/* --- dispatch ------------------------------------------------------------------------------------------------ */
 
 bool emit_is_vector(unsigned op)
 {
@@ -84,8 +353,34 @@ bool emit_is_vector(unsigned op)
 
 void emit_vector(struct emit *e, const struct ir *ir)
 {
-    if (ir->op == IR_set_w)
-        emit_set_w(e, ir);
+    switch (ir->op) {
+    case IR_set_w: emit_set_w(e, ir); break;
+    case IR_w_of_vv: w_of_vv(e, ir); break;
+    case IR_v_lane: case IR_v_lane_s: v_lane(e, ir); break;
+    case IR_w_insert: w_insert(e, ir); break;
+    case IR_w_dup: w_dup(e, ir); break;
+    case IR_w_dup_lane: w_dup_lane(e, ir); break;
+    case IR_f_fcmp:
+        if (!emit_fcmp(e, ir))
+            emit_generic(e, ir);
+        break;
+    default:
+        if (!emit_simd(e, ir) && !emit_fp(e, ir))
+            emit_generic(e, ir);
+    }
+}
+
+/* The operation over again in C: operands are in c->x. */
+void emit_vector_cold(struct emit *e, struct cold *c)
+{
+    const struct ir *ir = op_of(e, c->id);
+
+    for (unsigned i = 0; i < ir_operands(ir->op); i++)
+        x86_movdqu_store(&e->x, HOT(HOT_A + 2 * i), c->x[i]);
+    emit_c_op(e, ir, c->insn, true);
+    if (c->xd & XD_GENERAL)
+        x86_load(&e->x, true, c->xd & 15u, HOT(HOT_R));
     else
-        emit_generic(e, ir);
+        x86_movdqu_load(&e->x, c->xd, HOT(HOT_R));
+    x86_jmp_to(&e->x, c->back);
 }

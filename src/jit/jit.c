@@ -17,6 +17,7 @@
  */
 #include "jit/jit.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -142,6 +143,10 @@ static void load_pins(struct x86 *x)
 
 static const uint8_t saved_regs[] = { RBX, RBP, R12, R13, R14, R15 };
 
+/* Flags that C's own arithmetic raises are not the guest's: MXCSR is the code's again after every call. */
+static void save_mxcsr(struct x86 *x) { x86_rm(x, 0, false, 0x0fae, 3, HOT(HOT_MXCSR), false); }
+static void load_mxcsr(struct x86 *x) { x86_rm(x, 0, false, 0x0fae, 2, HOT(HOT_MXCSR), false); }
+
 static void stub_return(struct x86 *x)
 {
     x86_load(x, true, RSP, HOT(HOT_CSP));
@@ -166,6 +171,7 @@ static void make_enter(struct x86 *x)
     x86_store(x, true, HOT(HOT_CSP), RSP);
     x86_load(x, true, RSP, HOT(HOT_RSP));
     load_pins(x);
+    load_mxcsr(x);
     x86_load(x, true, RAX, CPU_MEM(pc));
     x86_jmp_reg(x, RSI);
 }
@@ -177,6 +183,7 @@ static void make_leaves(struct x86 *x, struct jit_stubs *s)
     s->leave_at = stub_here(x);
     x86_store(x, true, CPU_MEM(pc), RAX);
     s->leave = stub_here(x);
+    save_mxcsr(x);
     save_pins(x);
     x86_store(x, true, HOT(HOT_RSP), RSP);
     stub_return(x);
@@ -189,10 +196,13 @@ static void make_leaves(struct x86 *x, struct jit_stubs *s)
 
 static uint64_t jit_c_op(struct cpu *cpu);
 
-/* Called from code by CALL: all registers as before afterwards, unless the operation leaves. */
-static void make_call(struct x86 *x, struct jit_stubs *s)
+/* Called from code by CALL: all registers as before afterwards (xmm only with `keep'), unless the operation leaves. */
+static const uint8_t *make_call(struct x86 *x, bool keep)
 {
-    s->call = stub_here(x);
+    const uint8_t *start = stub_here(x);
+    for (unsigned i = XMM_FIRST; keep && i < XMMS; i++)
+        x86_movdqu_store(x, HOT(HOT_X + 2 * (i - XMM_FIRST)), i);
+    save_mxcsr(x);
     for (unsigned i = 0; i < TEMPS; i++)
         x86_store(x, true, HOT(HOT_T0 + i), jit_temps[i]);
     save_pins(x);
@@ -205,12 +215,16 @@ static void make_call(struct x86 *x, struct jit_stubs *s)
     uint8_t *leave = x86_jcc(x, CC_NE);
     x86_load(x, true, RSP, HOT(HOT_RSP));
     load_pins(x);
+    load_mxcsr(x);
+    for (unsigned i = XMM_FIRST; keep && i < XMMS; i++)
+        x86_movdqu_load(x, i, HOT(HOT_X + 2 * (i - XMM_FIRST)));
     for (unsigned i = 0; i < TEMPS; i++)
         x86_load(x, true, jit_temps[i], HOT(HOT_T0 + i));
     x86_ret(x);
     x86_here(x, leave);
     x86_alu_mi(x, true, ALU_ADD, HOT(HOT_RSP), 8); /* the return address into the block */
     stub_return(x);
+    return start;
 }
 
 static void make_stubs(struct jit_cpu *j)
@@ -219,7 +233,8 @@ static void make_stubs(struct jit_cpu *j)
     j->stubs.enter = stub_here(&x);
     make_enter(&x);
     make_leaves(&x, &j->stubs);
-    make_call(&x, &j->stubs);
+    j->stubs.call = make_call(&x, false);
+    j->stubs.call_keep = make_call(&x, true);
     BUG_ON(x.full);
     j->first = j->free = j->rw + STUB_ROOM;
 }
@@ -241,8 +256,12 @@ static void space_make(struct space *s)
     s->table = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (s->table == MAP_FAILED)
         BUG("data TLB: %s", g_strerror(errno));
-    /* Zero pages match nothing but page 0 of the guest, whose entry alone is made to differ. */
-    s->table[0].rtag = s->table[0].wtag = JTLB_NONE;
+    /*
+     * Zero tags match nothing but page 0 of the guest, so its entry is made to differ; and that of the last page, from
+     * which a wide access reaches page 0.
+     */
+    unsigned last = (1u << JTLB_BITS) - 1;
+    s->table[0].rtag = s->table[0].wtag = s->table[last].rtag = s->table[last].wtag = JTLB_NONE;
     s->nused = 0;
 }
 
@@ -394,10 +413,22 @@ static void on_tlbi(void *opaque, struct cpu *cpu, const struct tlb_op *op, unsi
     }
 }
 
+/* The flags that generated code has raised in MXCSR go to FPSR, in the order IE . ZE OE UE PE. */
+static void fold_flags(struct cpu *cpu)
+{
+    uint64_t m = cpu->hot[HOT_MXCSR];
+
+    if (m & MXCSR_FLAGS) {
+        cpu->fp.fpsr |= (uint32_t)((m & 1) | (m >> 1 & 0x1e));
+        cpu->hot[HOT_MXCSR] = MXCSR_START;
+    }
+}
+
 static unsigned mode_of(const struct cpu *cpu)
 {
     bool sp = cpu->sys.sctlr_el1 & (cpu->el ? SCTLR_SA : SCTLR_SA0);
-    return (cpu->el ? JM_EL : 0u) | (cpu->fp_enabled ? JM_FP : 0u) | (sp ? JM_SP : 0u);
+    bool plain = !(cpu->fp.fpcr & (FPCR_RMODE | FPCR_FZ | FPCR_DN));
+    return (cpu->el ? JM_EL : 0u) | (cpu->fp_enabled ? JM_FP : 0u) | (sp ? JM_SP : 0u) | (plain ? JM_FPCR : 0u);
 }
 
 static uint64_t leave_mask(const struct cpu *cpu)
@@ -471,6 +502,7 @@ static uint64_t jit_c_op(struct cpu *cpu)
     cpu->leave = 0;
     cpu->nzcv = jit_nzcv(cpu->hot[HOT_FLAGS]);
     cpu->icount -= rest;
+    fold_flags(cpu);
     const union vreg *in = (const union vreg *)&cpu->hot[HOT_A];
     bool ok = ir_eval_op(cpu, &ir, in, (union vreg *)&cpu->hot[HOT_R]);
     if (unlikely(!ok || cpu->leave & (LEAVE_FAULT | LEAVE_EXC))) {
@@ -539,6 +571,7 @@ static void enter(struct jit_cpu *j, const uint8_t *code)
     cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
     ((void (*)(struct cpu *, const uint8_t *))(uintptr_t)j->stubs.enter)(cpu, code);
     cpu->nzcv = jit_nzcv(cpu->hot[HOT_FLAGS]);
+    fold_flags(cpu);
 }
 
 /* Lifts at most `max' instructions at hva, not beyond the page. */
@@ -737,6 +770,13 @@ static void jit_run(struct cpu *cpu)
 
 /* --- life --------------------------------------------------------------------------------------------------------------------- */
 
+/* CPUID leaf 7, EBX bit 29, which not every compiler has a name for. */
+static bool host_has_sha(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && b >> 29 & 1;
+}
+
 static void probe_host(void)
 {
     __builtin_cpu_init();
@@ -745,7 +785,7 @@ static void probe_host(void)
         .lzcnt = __builtin_cpu_supports("lzcnt"), .avx = __builtin_cpu_supports("avx"),
         .avx2 = __builtin_cpu_supports("avx2"), .fma = __builtin_cpu_supports("fma"),
         .aes = __builtin_cpu_supports("aes"), .pclmul = __builtin_cpu_supports("pclmul"),
-        .avx512vl = __builtin_cpu_supports("avx512vl"), .sse42 = __builtin_cpu_supports("sse4.2"),
+        .sha = host_has_sha(), .avx512vl = __builtin_cpu_supports("avx512vl"), .sse42 = __builtin_cpu_supports("sse4.2"),
     };
 }
 
@@ -764,6 +804,8 @@ static void jit_init(struct cpu *cpu)
     j->spaces = g_new0(struct space, SPACES);
     j->jumps = g_new0(struct jump, 1 << JUMP_BITS);
     j->return_stack = g_malloc0(RETURN_STACK);
+    jit_hot_constants(cpu->hot);
+    cpu->hot[HOT_MXCSR] = MXCSR_START;
     cpu->hot[HOT_JUMPS] = (uintptr_t)j->jumps;
     cpu->hot[HOT_RS_TOP] = ((uintptr_t)j->return_stack + RETURN_STACK - 256) & ~(uintptr_t)15;
     cpu->hot[HOT_RS_LIMIT] = (uintptr_t)j->return_stack + 1024;

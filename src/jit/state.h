@@ -49,10 +49,23 @@ enum hot {
     HOT_T0, HOT_T1, HOT_T2, HOT_T3, /* RAX, RCX, RDX, RSI across a call */
     HOT_SPILL,    /* SPILLS words */
     HOT_W = HOT_SPILL + 16, /* W_SLOTS vectors */
-    HOT_WORDS = HOT_W + 2 * 32
+    HOT_X = HOT_W + 2 * 32,   /* xmm registers across a call, from XMM_FIRST on */
+    HOT_K = HOT_X + 2 * 12,   /* constants: enum hot_const */
+    HOT_MXCSR = HOT_K + 2 * 12, /* MXCSR of generated code while C runs: FPSR's flags that are not there yet */
+    HOT_WORDS
 };
-enum { SPILLS = 16, W_SLOTS = 32 };
+enum { SPILLS = 16, W_SLOTS = 32, XMMS = 16, XMM_FIRST = 4 };
+/* Vector constants at HOT_K, two words each. */
+enum hot_const {
+    K_ABS_S, K_ABS_D, K_SIGN_S, K_SIGN_D, K_MIN_S, K_MIN_D, /* MIN: the smallest normal number in every lane */
+    K_NIBBLES, K_COUNTS, K_LOW_B, K_LOW_H, K_ONES_B, K_TABLE, /* see emit_simd.c */
+    K_CONSTS
+};
+void jit_hot_constants(uint64_t *hot);
 _Static_assert((int)HOT_WORDS <= (int)CPU_HOT, "cpu.h reserves this much");
+
+/* MXCSR as generated code starts with: round to nearest, exceptions masked, no flags. */
+enum { MXCSR_START = 0x1f80, MXCSR_FLAGS = 0x3f };
 
 static inline struct hmem jit_cpu_mem(size_t offset)
 {
@@ -103,7 +116,7 @@ struct jit_block {
     const uint8_t *cross;    /* entry from anywhere: RAX is va; HOT_PAGE is set there */
     const uint8_t *inside;   /* entry from the same page */
 };
-enum { JM_EL = 1, JM_FP = 2, JM_SP = 4, JM_MODES = 8 };
+enum { JM_EL = 1, JM_FP = 2, JM_SP = 4, JM_FPCR = 8 /* FPCR is zero */, JM_MODES = 16 };
 
 /* Places in a block that leave for a fixed place in the same page, to be patched. */
 struct jit_link {
