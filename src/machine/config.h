@@ -47,7 +47,8 @@ struct config {
     GPtrArray *objects;  /* struct props, "qom-type" implied */
     GPtrArray *globals;  /* struct global_config */
     GPtrArray *netdevs;  /* struct props, "type" implied: -netdev */
-    GPtrArray *nics;     /* likewise: -nic, -net */
+    GPtrArray *nics;     /* likewise: -nic */
+    GPtrArray *nets;     /* likewise: -net */
     int64_t rtc_base;    /* seconds since 1970, or -1: the host's clock */
     bool rtc_local;      /* base=localtime */
 };

@@ -1,9 +1,9 @@
 /*
- * See devices.h.  Placement is QEMU's: the first -device takes the last of the board's virtio-mmio slots that is free,
- * unless bus=virtio-mmio-bus.N names one; empty slots read as device 0.
+ * See devices.h.  Placement is QEMU's: the first -device NAME-device takes the last of the board's virtio-mmio slots
+ * that is free, unless bus=virtio-mmio-bus.N names one (empty slots read as device 0); the first -device NAME-pci takes
+ * the lowest free slot of the PCI bus, behind the cards of -nic and -net.
  *
- * Left out: PCI, so the -pci drivers are answered with the name of the one to use; hot plug; network cards, whose
- * options are accepted with a warning, because a guest runs well without.
+ * Left out: hot plug, several functions in a PCI slot.
  */
 #include "machine/devices.h"
 
@@ -16,9 +16,12 @@
 #include "base/report.h"
 #include "dev/pci.h"
 #include "machine/drives.h"
+#include "machine/netdevs.h"
 #include "virtio/blk.h"
 #include "virtio/console.h"
 #include "virtio/mmio.h"
+#include "virtio/net.h"
+#include "virtio/pci.h"
 #include "virtio/rng.h"
 
 struct object {
@@ -30,15 +33,17 @@ struct devices {
     struct board *board;
     struct chardevs *chardevs;
     struct drives *drives;
+    struct netdevs *netdevs;
     GArray *objects;      /* struct object */
     GPtrArray *serials;   /* struct virtio_device: where ports can go */
     GHashTable *ids;      /* of -device, not owned */
-    bool warned_net;
+    unsigned nics;        /* cards made: the next one's address */
 };
 
 /* One -device as it is created. */
 struct request {
     struct devices *all;
+    const struct driver *driver; /* NULL: an implied disk */
     struct props *props;
     const char *id;
     char *what; /* for messages: "-device NAME" */
@@ -50,7 +55,7 @@ struct property {
 
 struct driver {
     const char *name, *alias, *bus, *section, *help;
-    const struct property *properties;
+    const struct property *properties, *more; /* its own, and those of its bus or NULL */
     bool (*create)(struct request *r, GError **err);
 };
 
@@ -66,7 +71,13 @@ static bool wrong(GError **err, const char *fmt, ...)
 
 /* --- slots --------------------------------------------------------------------------------------------- */
 
-static struct device *find_slot(struct request *r, GError **err)
+/* Where a device goes: a frame, or the PCI bus. */
+struct place {
+    struct device *frame;
+    struct virtio_pci_options pci;
+};
+
+static struct device *find_frame(struct request *r, GError **err)
 {
     struct board *b = r->all->board;
     const char *bus = props_get(r->props, "bus");
@@ -93,10 +104,78 @@ static struct device *find_slot(struct request *r, GError **err)
     return NULL;
 }
 
-static void plug(struct request *r, struct device *slot, struct virtio_device *vdev)
+/* addr=SLOT[.0], hexadecimal. */
+static bool parse_addr(struct request *r, int *slot, GError **err)
+{
+    const char *addr = props_get(r->props, "addr");
+    char *end;
+
+    *slot = -1;
+    if (!addr || !strcmp(addr, "-1"))
+        return true;
+    unsigned long n = strtoul(addr, &end, 16);
+    if (end == addr || (*end && strcmp(end, ".0")) || n < 1 || n >= PCI_SLOTS)
+        return wrong(err, "%s,addr=%s: give a slot, 1 to 1f (hexadecimal), function 0", r->what, addr);
+    *slot = (int)n;
+    return true;
+}
+
+/* disable-legacy=on|off|auto: on this bus auto is off. */
+static bool parse_disable(struct request *r, const char *key, bool fallback, bool *disabled, GError **err)
+{
+    const char *v = props_get(r->props, key);
+
+    if (!v || strcmp(v, "auto"))
+        return props_bool(r->props, key, fallback, disabled, err);
+    *disabled = false;
+    return true;
+}
+
+static bool find_pci(struct request *r, struct virtio_pci_options *o, GError **err)
+{
+    bool only_modern = g_str_has_suffix(r->driver->name, "-non-transitional"), no_legacy, no_modern;
+    const char *bus = props_get(r->props, "bus"), *vectors = props_get(r->props, "vectors");
+    uint64_t n;
+
+    if (bus && strcmp(bus, "pcie.0"))
+        return wrong(err, "%s,bus=%s: no such bus (pcie.0)", r->what, bus);
+    if (!parse_addr(r, &o->slot, err) || !parse_disable(r, "disable-legacy", only_modern, &no_legacy, err) ||
+        !parse_disable(r, "disable-modern", false, &no_modern, err) ||
+        (vectors && !props_number(r->props, "vectors", 0, &n, err)))
+        return false;
+    if (no_legacy && no_modern)
+        return wrong(err, "%s: disable-legacy and disable-modern are both on", r->what);
+    if (vectors && n > 128)
+        return wrong(err, "%s,vectors=%s: give 0 to 128", r->what, vectors);
+    o->legacy = !no_legacy;
+    o->modern = !no_modern;
+    o->vectors = vectors ? (int)n : -1;
+    return true;
+}
+
+static bool find_place(struct request *r, struct place *p, GError **err)
+{
+    memset(p, 0, sizeof *p);
+    if (r->driver && !strcmp(r->driver->bus, "PCI"))
+        return find_pci(r, &p->pci, err);
+    p->frame = find_frame(r, err);
+    return p->frame;
+}
+
+/* Owns vdev, also when it fails. */
+static bool plug(struct request *r, const struct place *p, struct virtio_device *vdev, GError **err)
 {
     vdev->id = g_strdup(r->id);
-    virtio_mmio_attach(slot, vdev);
+    if (p->frame) {
+        virtio_mmio_attach(p->frame, vdev);
+        return true;
+    }
+    int slot = virtio_pci_plug(r->all->board->pcie, vdev, &p->pci);
+    if (slot >= 0)
+        return true;
+    virtio_free(vdev);
+    return slot == -EBUSY ? wrong(err, "%s,addr=%02x: there is a device in this slot already", r->what, p->pci.slot)
+                          : wrong(err, "%s: no free slot on the PCI bus", r->what);
 }
 
 /* A number in [low, high]; 0 when absent. */
@@ -122,29 +201,41 @@ static bool finish(struct request *r, GError **err)
     { "notify-on-empty", "bool", NULL }, { "iommu-platform", "bool", NULL }, { "packed", "bool", NULL }, \
     { "in-order", "bool", NULL }, { "queue-reset", "bool", NULL }, { "use-started", "bool", NULL }, \
     { "use-disabled-flag", "bool", NULL }
-#define SLOT_PROPERTY { "bus", "str", "virtio-mmio-bus.N: the slot, 0 to 31 (default: the last free one)" }
+
+static const struct property mmio_properties[] = {
+    { "bus", "str", "virtio-mmio-bus.N: the slot, 0 to 31 (default: the last free one)" },
+    VIRTIO_PROPERTIES, { NULL, NULL, NULL } };
+
+static const struct property pci_properties[] = {
+    { "addr", "int32", "slot on the bus, hexadecimal, 1 to 1f (default: the lowest free one)" },
+    { "bus", "str", "pcie.0, the only one" },
+    { "disable-legacy", "on|off|auto", "without the interface before virtio 1.0 (default off)" },
+    { "disable-modern", "bool", "without the interface of virtio 1.0 (default off)" },
+    { "vectors", "uint32", "MSI-X messages, 0 to 128 (default: one a queue and one)" },
+    { "multifunction", "bool", NULL }, { "ats", "bool", NULL }, { "migrate-extra", "bool", NULL },
+    { "modern-pio-notify", "bool", NULL }, { "page-per-vq", "bool", NULL }, { "x-pcie-flr-init", "bool", NULL },
+    { "acpi-index", "uint32", NULL }, { "rombar", "int32", NULL }, { "romfile", "str", NULL },
+    { "ioeventfd", "bool", NULL }, { "x-pcie-pm-init", "bool", NULL },
+    VIRTIO_PROPERTIES, { NULL, NULL, NULL } };
 
 static const struct property blk_properties[] = {
     { "drive", "str", "id= of the -drive to show (required)" },
     { "serial", "str", "serial number, at most 20 characters" },
     { "num-queues", "uint16", "request queues, 1 to 8 (default 1)" },
     { "queue-size", "uint16", "entries of a queue, a power of two, 4 to 1024 (default 256)" },
-    SLOT_PROPERTY,
     { "bootindex", "int32", NULL }, { "config-wce", "bool", NULL }, { "iothread", "str", NULL },
     { "share-rw", "bool", NULL }, { "write-cache", "on|off|auto", NULL }, { "discard", "bool", NULL },
     { "write-zeroes", "bool", NULL }, { "werror", "str", NULL }, { "rerror", "str", NULL },
     { "request-merging", "bool", NULL }, { "seg-max-adjust", "bool", NULL }, { "scsi", "bool", NULL },
-    VIRTIO_PROPERTIES, { NULL, NULL, NULL } };
+    { NULL, NULL, NULL } };
 
 static bool plug_blk(struct request *r, const struct virtio_blk_options *o, GError **err)
 {
     struct board *b = r->all->board;
-    struct device *slot = find_slot(r, err);
+    struct place place;
 
-    if (slot && finish(r, err)) {
-        plug(r, slot, virtio_blk_new(&b->lock, b->mem, o));
-        return true;
-    }
+    if (find_place(r, &place, err) && finish(r, err))
+        return plug(r, &place, virtio_blk_new(&b->lock, b->mem, o), err);
     disk_close(o->disk);
     return false;
 }
@@ -173,7 +264,7 @@ static const struct property rng_properties[] = {
     { "rng", "str", "id= of an -object rng-random or rng-builtin (default: a built-in one)" },
     { "max-bytes", "uint64", "bytes that the guest gets in a period (default: no limit)" },
     { "period", "uint32", "length of the period in milliseconds (default 65536)" },
-    SLOT_PROPERTY, VIRTIO_PROPERTIES, { NULL, NULL, NULL } };
+    { NULL, NULL, NULL } };
 
 static bool has_object(struct devices *all, const char *prefix, const char *id)
 {
@@ -200,16 +291,14 @@ static bool create_rng(struct request *r, GError **err)
     if (!period || period > UINT32_MAX)
         return wrong(err, "%s,period=%" G_GUINT64_FORMAT ": give milliseconds, at least 1", r->what, (guint64)period);
     o.period_ms = (uint32_t)period;
-    struct device *slot = find_slot(r, err);
-    if (!slot || !finish(r, err))
-        return false;
-    plug(r, slot, virtio_rng_new(&b->lock, b->mem, &o));
-    return true;
+    struct place place;
+    return find_place(r, &place, err) && finish(r, err) &&
+           plug(r, &place, virtio_rng_new(&b->lock, b->mem, &o), err);
 }
 
 static const struct property serial_properties[] = {
     { "max-ports", "uint32", "how many ports it may have, 1 to 31 (default 31)" },
-    { "emergency-write", "bool", NULL }, SLOT_PROPERTY, VIRTIO_PROPERTIES, { NULL, NULL, NULL } };
+    { "emergency-write", "bool", NULL }, { NULL, NULL, NULL } };
 
 static bool create_serial(struct request *r, GError **err)
 {
@@ -218,11 +307,12 @@ static bool create_serial(struct request *r, GError **err)
 
     if (!number_in(r, "max-ports", 1, VIRTIO_SERIAL_MAX_PORTS, &ports, err))
         return false;
-    struct device *slot = find_slot(r, err);
-    if (!slot || !finish(r, err))
+    struct place place;
+    if (!find_place(r, &place, err) || !finish(r, err))
         return false;
     struct virtio_device *vdev = virtio_serial_new(&b->lock, b->mem, (unsigned)ports);
-    plug(r, slot, vdev);
+    if (!plug(r, &place, vdev, err))
+        return false;
     g_ptr_array_add(r->all->serials, vdev);
     return true;
 }
@@ -292,36 +382,86 @@ static bool create_serialport(struct request *r, GError **err)
 }
 
 static const struct property net_properties[] = {
-    { "netdev", "str", NULL }, { "mac", "str", NULL }, { "mq", "bool", NULL }, { "bootindex", "int32", NULL },
-    { "romfile", "str", NULL }, { "tx", "str", NULL }, { "mrg-rxbuf", "bool", NULL }, { "bus", "str", NULL },
-    { "csum", "bool", NULL }, { "host-mtu", "uint16", NULL }, VIRTIO_PROPERTIES, { NULL, NULL, NULL } };
+    { "netdev", "str", "id= of the -netdev behind it (default: no cable)" },
+    { "mac", "str", "its address (default 52:54:00:12:34:56, the next card's one more)" },
+    { "csum", "bool", "the guest may leave checksums to it (default on)" },
+    { "guest-csum", "bool", "and it to the guest (default on)" },
+    { "host-tso4", "bool", "the guest may send large TCP segments (default on)" },
+    { "guest-tso4", "bool", "and get them (default on)" },
+    { "mrg-rxbuf", "bool", "frames may span several of the guest's buffers (default on)" },
+    { "mq", "bool", NULL }, { "bootindex", "int32", NULL }, { "tx", "str", NULL }, { "host-mtu", "uint16", NULL },
+    { "ctrl-vq", "bool", NULL }, { "ctrl-rx", "bool", NULL }, { "ctrl-vlan", "bool", NULL },
+    { "ctrl-mac-addr", "bool", NULL }, { "ctrl-guest-offloads", "bool", NULL }, { "guest-announce", "bool", NULL },
+    { "guest-tso6", "bool", NULL }, { "host-tso6", "bool", NULL }, { "guest-ecn", "bool", NULL },
+    { "host-ecn", "bool", NULL }, { "guest-ufo", "bool", NULL }, { "host-ufo", "bool", NULL }, { "gso", "bool", NULL },
+    { "status", "bool", NULL }, { "rx-queue-size", "uint16", NULL }, { "tx-queue-size", "uint16", NULL },
+    { "x-txtimer", "uint32", NULL }, { "x-txburst", "int32", NULL }, { "speed", "int32", NULL },
+    { "duplex", "str", NULL }, { "failover", "bool", NULL }, { NULL, NULL, NULL } };
 
-static void warn_net(struct devices *all)
+static bool parse_mac(struct request *r, uint8_t *mac, GError **err)
 {
-    if (!all->warned_net)
-        warn("networking is not here yet: the guest runs without its network card");
-    all->warned_net = true;
+    const char *text = props_get(r->props, "mac");
+    char rest;
+
+    memcpy(mac, (const uint8_t[NIC_MAC_SIZE]){ 0x52, 0x54, 0x00, 0x12, 0x34, (uint8_t)(0x56 + r->all->nics) },
+           NIC_MAC_SIZE);
+    r->all->nics++;
+    if (!text)
+        return true;
+    if (sscanf(text, "%2hhx%*1[:-]%2hhx%*1[:-]%2hhx%*1[:-]%2hhx%*1[:-]%2hhx%*1[:-]%2hhx%c", &mac[0], &mac[1], &mac[2],
+               &mac[3], &mac[4], &mac[5], &rest) != NIC_MAC_SIZE || (mac[0] & 1))
+        return wrong(err, "%s,mac=%s: give the address of one card, as 52:54:00:12:34:56", r->what, text);
+    return true;
+}
+
+static bool parse_net_features(struct request *r, struct virtio_net_options *o, GError **err)
+{
+    const struct { const char *key; bool *off; } features[] = {
+        { "csum", &o->no_csum }, { "guest-csum", &o->no_guest_csum }, { "host-tso4", &o->no_tso },
+        { "guest-tso4", &o->no_guest_tso }, { "mrg-rxbuf", &o->no_mergeable } };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(features); i++) {
+        bool on;
+        if (!props_bool(r->props, features[i].key, true, &on, err))
+            return false;
+        *features[i].off = !on;
+    }
+    return true;
 }
 
 static bool create_net(struct request *r, GError **err)
 {
-    if (!finish(r, err))
+    struct board *b = r->all->board;
+    struct virtio_net_options o = { 0 };
+    const char *netdev = props_get(r->props, "netdev");
+    struct place place;
+
+    if (!parse_mac(r, o.mac, err) || !parse_net_features(r, &o, err) || !find_place(r, &place, err) || !finish(r, err))
         return false;
-    warn_net(r->all);
-    return true;
+    place.pci.rom = true;
+    if (netdev && !(o.port = netdevs_take(r->all->netdevs, netdev, err))) {
+        g_prefix_error(err, "%s: ", r->what);
+        return false;
+    }
+    return plug(r, &place, virtio_net_new(&b->lock, b->mem, &o), err);
 }
 
+/* A virtio device has a name for each transport; NAME-pci has both interfaces unless told otherwise. */
+#define VIRTIO_DRIVER(name, section, help, properties, create) \
+    { name "-device", NULL, "virtio-bus", section, help, properties, mmio_properties, create }, \
+    { name "-pci", name, "PCI", section, help, properties, pci_properties, create }, \
+    { name "-pci-transitional", NULL, "PCI", section, help, properties, pci_properties, create }, \
+    { name "-pci-non-transitional", NULL, "PCI", section, help, properties, pci_properties, create }
+
 static const struct driver drivers[] = {
-    { "virtio-blk-device", "virtio-blk", "virtio-bus", "Storage", "disk", blk_properties, create_blk },
-    { "virtio-rng-device", "virtio-rng", "virtio-bus", "Misc", "entropy from the host", rng_properties, create_rng },
-    { "virtio-serial-device", "virtio-serial", "virtio-bus", "Input", "carrier of consoles and ports",
-      serial_properties, create_serial },
-    { "virtconsole", NULL, "virtio-serial-bus", "Input", "a terminal in the guest: hvc0 ...", port_properties,
+    VIRTIO_DRIVER("virtio-blk", "Storage", "disk", blk_properties, create_blk),
+    VIRTIO_DRIVER("virtio-rng", "Misc", "entropy from the host", rng_properties, create_rng),
+    VIRTIO_DRIVER("virtio-serial", "Input", "carrier of consoles and ports", serial_properties, create_serial),
+    { "virtconsole", NULL, "virtio-serial-bus", "Input", "a terminal in the guest: hvc0 ...", port_properties, NULL,
       create_console },
-    { "virtserialport", NULL, "virtio-serial-bus", "Input", "a byte channel: /dev/vportNpM", port_properties,
+    { "virtserialport", NULL, "virtio-serial-bus", "Input", "a byte channel: /dev/vportNpM", port_properties, NULL,
       create_serialport },
-    { "virtio-net-device", "virtio-net", "virtio-bus", "Network", "accepted; not here yet, the guest has no network",
-      net_properties, create_net },
+    VIRTIO_DRIVER("virtio-net", "Network", "network card", net_properties, create_net),
 };
 
 /* --- help ----------------------------------------------------------------------------------------------------- */
@@ -337,18 +477,9 @@ static const struct driver *find_driver(const char *name)
 static bool unknown_driver(const char *name, GError **err)
 {
     const char *names[G_N_ELEMENTS(drivers) + 1] = { NULL };
-    size_t stem = strlen(name) > 4 ? strlen(name) - 4 : 0;
 
     for (unsigned i = 0; i < G_N_ELEMENTS(drivers); i++)
         names[i] = drivers[i].name;
-    /* virtio-blk-pci, -pci-transitional and the like of a driver that is here on the other bus */
-    for (unsigned i = 0; i < G_N_ELEMENTS(drivers); i++) {
-        const char *alias = drivers[i].alias;
-        if (alias && stem && g_str_has_prefix(name, alias) && g_str_has_prefix(name + strlen(alias), "-pci"))
-            return wrong(err, "-device %s: not here yet: PCI; use %s", name, drivers[i].name);
-    }
-    if (g_str_has_suffix(name, "-pci") || strstr(name, "pci"))
-        return wrong(err, "-device %s: not here yet: PCI (-device help lists what is)", name);
     const char *near = suggest(name, names);
     return wrong(err, "-device %s: unknown driver%s%s%s (-device help lists them)", name,
                  near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
@@ -372,6 +503,14 @@ void devices_help(void)
     }
 }
 
+static void print_properties(const struct property *p)
+{
+    for (; p && p->name; p++) {
+        g_autofree char *head = g_strdup_printf("%s=<%s>", p->name, p->type);
+        printf("  %-23s - %s\n", head, p->help ? p->help : "accepted, without effect here");
+    }
+}
+
 bool devices_driver_help(const char *name, GError **err)
 {
     const struct driver *d = find_driver(name);
@@ -380,26 +519,25 @@ bool devices_driver_help(const char *name, GError **err)
         return unknown_driver(name, err);
     printf("%s options:\n", d->name);
     printf("  %-23s - %s\n", "id=<str>", "name of the device");
-    for (const struct property *p = d->properties; p->name; p++) {
-        g_autofree char *head = g_strdup_printf("%s=<%s>", p->name, p->type);
-        printf("  %-23s - %s\n", head, p->help ? p->help : "accepted, without effect here");
-    }
+    print_properties(d->properties);
+    print_properties(d->more);
     return true;
 }
 
 bool devices_check_global(const char *driver, const char *property, GError **err)
 {
     const struct driver *d = find_driver(driver);
-    const char *names[64] = { NULL };
+    const char *names[128] = { NULL };
     unsigned n = 0;
 
     if (!d)
         return wrong(err, "-global %s.%s: unknown driver (-device help lists them)", driver, property);
-    for (const struct property *p = d->properties; p->name; p++) {
-        if (!strcmp(p->name, property))
-            return true;
-        names[n++] = p->name;
-    }
+    for (unsigned part = 0; part < 2; part++)
+        for (const struct property *p = part ? d->more : d->properties; p && p->name; p++) {
+            if (!strcmp(p->name, property))
+                return true;
+            names[n++] = p->name;
+        }
     const char *near = suggest(property, names);
     return wrong(err, "-global %s.%s: no such property%s%s%s", driver, property, near ? "; did you mean '" : "",
                  near ? near : "", near ? "'?" : "");
@@ -416,6 +554,13 @@ static void apply_globals(struct devices *all, const struct driver *d, struct pr
     }
 }
 
+static void ignore_properties(struct props *props, const struct property *p)
+{
+    for (; p && p->name; p++)
+        if (!p->help)
+            props_ignore(props, (const char *const[]){ p->name, NULL });
+}
+
 static bool add_device(struct devices *all, const struct device_config *c, GError **err)
 {
     const struct driver *d = c->driver ? find_driver(c->driver) : NULL;
@@ -424,16 +569,15 @@ static bool add_device(struct devices *all, const struct device_config *c, GErro
         return wrong(err, "-device: give a driver (-device help lists them)");
     if (!d)
         return unknown_driver(c->driver, err);
-    struct request r = { .all = all, .props = c->props, .id = props_get(c->props, "id") };
+    struct request r = { .all = all, .driver = d, .props = c->props, .id = props_get(c->props, "id") };
     if (r.id && g_hash_table_contains(all->ids, r.id))
         return wrong(err, "-device %s: two devices have the id '%s'", c->driver, r.id);
     if (r.id)
         g_hash_table_add(all->ids, (gpointer)(uintptr_t)r.id);
     r.what = g_strdup_printf("-device %s", c->driver);
     apply_globals(all, d, c->props);
-    for (const struct property *p = d->properties; p->name; p++)
-        if (!p->help)
-            props_ignore(c->props, (const char *const[]){ p->name, NULL });
+    ignore_properties(c->props, d->properties);
+    ignore_properties(c->props, d->more);
     bool ok = d->create(&r, err);
     g_free(r.what);
     return ok;
@@ -470,13 +614,13 @@ static bool check_rng_random(struct props *p, GError **err)
 
 static bool add_object(struct devices *all, struct props *p, GError **err)
 {
-    static const char *const types[] = { "rng-random", "rng-builtin", "iothread", NULL };
+    static const char *const types[] = { "rng-random", "rng-builtin", "iothread", "filter-dump", NULL };
     static const char *const iothread[] = { "poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch", NULL };
     struct object o = { props_get(p, "qom-type"), props_get(p, "id") };
     g_autofree char *what = g_strdup_printf("-object %s", o.type ? o.type : "");
 
     if (!o.type || !g_strv_contains(types, o.type))
-        return wrong(err, "%s: no such object here (rng-random, rng-builtin and iothread are)", what);
+        return wrong(err, "%s: no such object here (rng-random, rng-builtin, iothread and filter-dump are)", what);
     if (!o.id)
         return wrong(err, "%s: give id=", what);
     for (guint i = 0; i < all->objects->len; i++)
@@ -487,6 +631,8 @@ static bool add_object(struct devices *all, struct props *p, GError **err)
     if (!strcmp(o.type, "iothread"))
         props_ignore(p, iothread);
     g_array_append_val(all->objects, o);
+    if (!strcmp(o.type, "filter-dump"))
+        return netdevs_add_filter(all->netdevs, p, err);
     return props_finish(p, what, err);
 }
 
@@ -494,20 +640,22 @@ static bool add_all(struct devices *all, GError **err)
 {
     const struct config *c = all->config;
 
+    all->netdevs = netdevs_new(c, err);
+    if (!all->netdevs)
+        return false;
     for (guint i = 0; i < c->objects->len; i++)
         if (!add_object(all, g_ptr_array_index(c->objects, i), err))
             return false;
     all->drives = drives_new(c, err);
     if (!all->drives)
         return false;
+    const GPtrArray *cards = netdevs_cards(all->netdevs);
+    for (guint i = 0; i < cards->len; i++)
+        if (!add_device(all, g_ptr_array_index(cards, i), err))
+            return false;
     for (guint i = 0; i < c->devices->len; i++)
         if (!add_device(all, g_ptr_array_index(c->devices, i), err))
             return false;
-    for (guint i = 0; i < c->nics->len; i++) {
-        const char *type = props_get(g_ptr_array_index(c->nics, i), "type");
-        if (type && strcmp(type, "none"))
-            warn_net(all);
-    }
     return add_implicit_disks(all, err);
 }
 
@@ -532,6 +680,7 @@ struct devices *devices_new(const struct config *config, struct board *board, st
 void devices_free(struct devices *all)
 {
     g_clear_pointer(&all->drives, drives_free);
+    g_clear_pointer(&all->netdevs, netdevs_free);
     g_array_free(all->objects, TRUE);
     g_ptr_array_free(all->serials, TRUE);
     g_hash_table_destroy(all->ids);

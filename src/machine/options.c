@@ -511,7 +511,7 @@ static enum answer opt_nic(struct config *c, const char *arg, GError **err)
 
 static enum answer opt_net(struct config *c, const char *arg, GError **err)
 {
-    return add_net(c->nics, arg, (const char *const[]){ "user", "nic", "none", NULL }, "-net", err);
+    return add_net(c->nets, arg, (const char *const[]){ "user", "nic", "none", NULL }, "-net", err);
 }
 
 /* --- log and information ------------------------------------------------------------------------------- */
@@ -622,6 +622,7 @@ static struct config *config_new(void)
     c->objects = g_ptr_array_new_with_free_func(free_props);
     c->netdevs = g_ptr_array_new_with_free_func(free_props);
     c->nics = g_ptr_array_new_with_free_func(free_props);
+    c->nets = g_ptr_array_new_with_free_func(free_props);
     c->globals = g_ptr_array_new_with_free_func(free_global);
     c->devices = g_ptr_array_new_with_free_func(free_device);
     return c;
@@ -631,7 +632,7 @@ void config_free(struct config *c)
 {
     char *strings[] = { c->kernel, c->initrd, c->append, c->dtb, c->dumpdtb, c->name, c->gdb };
     GPtrArray *lists[] = { c->serial, c->monitor, c->chardevs, c->mons, c->drives, c->objects, c->netdevs, c->nics,
-                           c->globals, c->devices };
+                           c->nets, c->globals, c->devices };
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);
     for (unsigned i = 0; i < G_N_ELEMENTS(lists); i++)

@@ -104,6 +104,18 @@ void props_free(struct props *p)
     g_free(p);
 }
 
+const char *props_next(struct props *p, const char *key, unsigned *at)
+{
+    if (!*at)
+        props_get(p, key); /* known, and all of its values are used */
+    while (*at < p->list->len) {
+        const struct prop *prop = &g_array_index(p->list, struct prop, (*at)++);
+        if (!strcmp(prop->key, key))
+            return prop->value;
+    }
+    return NULL;
+}
+
 const char *props_get(struct props *p, const char *key)
 {
     const char *value = NULL;
@@ -235,4 +247,12 @@ const char *suggest(const char *word, const char *const *names)
         }
     }
     return best;
+}
+
+void props_each(const struct props *p, void (*fn)(void *arg, const char *key, const char *value), void *arg)
+{
+    for (guint i = 0; i < p->list->len; i++) {
+        const struct prop *x = &g_array_index(p->list, struct prop, i);
+        fn(arg, x->key, x->value);
+    }
 }

@@ -29,9 +29,13 @@ void props_default(struct props *p, const char *key, const char *value);
 
 /* The last value of key (p keeps it), or NULL when absent. */
 const char *props_get(struct props *p, const char *key);
+/* The next value of a key that may be given several times; *at begins as 0.  NULL: no more. */
+const char *props_next(struct props *p, const char *key, unsigned *at);
 /* on, off, yes, no, true, false, y, n. */
 bool props_bool(struct props *p, const char *key, bool fallback, bool *value, GError **err);
 bool props_number(struct props *p, const char *key, uint64_t fallback, uint64_t *value, GError **err);
+/* The properties in order, for people to look at. */
+void props_each(const struct props *p, void (*fn)(void *arg, const char *key, const char *value), void *arg);
 /* Marks names as known without a use for them here: properties that have no effect on this machine. */
 void props_ignore(struct props *p, const char *const *keys);
 /* false: a property that nobody asked for; what names the option: "-device virtio-blk-device". */
