@@ -13,7 +13,6 @@
 #include "debug/control.h"
 #include "debug/gdbstub.h"
 #include "dev/pl061.h"
-#include "jit/jit.h"
 #include "machine/boot.h"
 #include "machine/chardevs.h"
 #include "machine/devices.h"
@@ -286,15 +285,6 @@ struct machine *machine_new(const struct config *config, GError **err)
     return m;
 }
 
-static void print_stats(const struct machine *m)
-{
-    GString *text = g_string_new(NULL);
-    for (unsigned i = 0; i < m->board.cluster->n; i++)
-        jit_describe(m->board.cluster->cpu[i], text);
-    fputs(text->str, stderr);
-    g_string_free(text, TRUE);
-}
-
 int machine_run(struct machine *m)
 {
     GError *err = NULL;
@@ -314,8 +304,6 @@ int machine_run(struct machine *m)
         gdbstub_end(m->gdb, m->status);
     diagnose_stop(m->diagnose);
     cluster_stop(m->board.cluster);
-    if (m->config->stats && m->config->engine == &jit_engine)
-        print_stats(m);
     chardevs_drain(m->chardevs);
     return m->status;
 }
