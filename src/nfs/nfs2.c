@@ -90,7 +90,7 @@ static enum time_how take_time(struct rpc_call *call, struct timespec *t)
         return TIME_SERVER;
     if (sec == UINT32_MAX || usec == UINT32_MAX)
         return TIME_KEEP;
-    *t = (struct timespec){.tv_sec = sec, .tv_nsec = MIN(usec, 999999) * 1000};
+    *t = (struct timespec){.tv_sec = sec, .tv_nsec = MIN(usec, 999999u) * 1000};
     return TIME_CLIENT;
 }
 
@@ -272,7 +272,7 @@ enum { READ_HEAD = 4 + 17 * 4 + 4 };
 static void read2(struct rpc_call *call)
 {
     const uint8_t *fh = rpc_fixed(call, FH_SIZE);
-    uint32_t offset = rpc_u32(call), count = MIN(rpc_u32(call), DATA_MAX);
+    uint32_t offset = rpc_u32(call), want = rpc_u32(call), count = MIN(want, DATA_MAX);
     unsigned start = rpc_tell(call);
     struct node *node;
     uint8_t *room;
@@ -473,8 +473,8 @@ static bool put_entry(void *opaque, const char *name, uint64_t fileid, uint64_t 
 static void readdir2(struct rpc_call *call)
 {
     const uint8_t *fh = rpc_fixed(call, FH_SIZE);
-    uint32_t cookie = rpc_u32(call);
-    struct listing l = {.call = call, .start = rpc_tell(call), .max = MIN(rpc_u32(call), DATA_MAX)};
+    uint32_t cookie = rpc_u32(call), want = rpc_u32(call);
+    struct listing l = {.call = call, .start = rpc_tell(call), .max = MIN(want, DATA_MAX)};
     struct node *dir;
     bool eof;
     int err;

@@ -368,7 +368,7 @@ static void read3(struct rpc_call *call)
 {
     struct fh fh = take_fh(call);
     uint64_t offset = rpc_u64(call);
-    uint32_t count = MIN(rpc_u32(call), call->tcp ? DATA_MAX_TCP : DATA_MAX_UDP);
+    uint32_t want = rpc_u32(call), count = MIN(want, call->tcp ? DATA_MAX_TCP : DATA_MAX_UDP);
     unsigned start = rpc_tell(call);
     struct node *node;
     bool eof = false;
@@ -688,7 +688,8 @@ static void list(struct rpc_call *call, bool plus)
     int err;
 
     l.names_max = rpc_u32(call);
-    l.max = MIN(plus ? rpc_u32(call) : l.names_max, limit);
+    l.max = plus ? rpc_u32(call) : l.names_max;
+    l.max = MIN(l.max, limit);
     if (call->bad)
         return;
     err = find(call, fh, &l.dir);
