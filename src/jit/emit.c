@@ -160,8 +160,7 @@ static void vacate(struct emit *e, unsigned t)
     spill_temp(e, t);
 }
 
-/* That very temporary, locked. */
-static unsigned take(struct emit *e, unsigned host)
+unsigned emit_take(struct emit *e, unsigned host)
 {
     int t = temp_index(host);
     BUG_ON(e->locked & 1u << t);
@@ -747,12 +746,62 @@ static void emit_carry(struct emit *e, const struct ir *ir)
     if (d != ra_) \
         x86_mov_rr(&(e)->x, true, d, ra_)
 
+/* Swaps the halves of units of 2 * n bits in d. */
+static void swap_units(struct emit *e, bool sf, unsigned d, unsigned t, unsigned u, unsigned n, uint64_t mask)
+{
+    x86_mov_ri(&e->x, u, sf ? mask : (uint32_t)mask);
+    x86_mov_rr(&e->x, true, t, d);
+    x86_shift_ri(&e->x, sf, SH_SHR, t, n);
+    x86_alu_rr(&e->x, sf, ALU_AND, t, u);
+    x86_alu_rr(&e->x, sf, ALU_AND, d, u);
+    x86_shift_ri(&e->x, sf, SH_SHL, d, n);
+    x86_alu_rr(&e->x, sf, ALU_OR, d, t);
+}
+
+static void emit_bits(struct emit *e, const struct ir *ir)
+{
+    bool sf = ir->k;
+
+    emit_clobber_flags(e);
+    unsigned ra = emit_reg(e, ir->a);
+    emit_use_all(e, ir);
+    unlock_all(e);
+    lock(e, ra);
+    unsigned d = emit_temp(e);
+    x86_mov_rr(&e->x, sf, d, ra);
+    emit_release(e, ra);
+    unsigned t = emit_temp(e), u = emit_temp(e);
+    switch (ir->op) {
+    case IR_rev16: swap_units(e, sf, d, t, u, 8, UINT64_C(0x00ff00ff00ff00ff)); break;
+    case IR_rbit:
+        x86_bswap(&e->x, sf, d);
+        swap_units(e, sf, d, t, u, 4, UINT64_C(0x0f0f0f0f0f0f0f0f));
+        swap_units(e, sf, d, t, u, 2, UINT64_C(0x3333333333333333));
+        swap_units(e, sf, d, t, u, 1, UINT64_C(0x5555555555555555));
+        break;
+    default: /* cls: leading zeros of x ^ x >> 1, less the sign itself */
+        x86_mov_rr(&e->x, true, t, d);
+        x86_shift_ri(&e->x, sf, SH_SAR, t, 1);
+        x86_alu_rr(&e->x, sf, ALU_XOR, d, t);
+        x86_lzcnt(&e->x, sf, d, d);
+        x86_alu_ri(&e->x, sf, ALU_SUB, d, 1);
+        break;
+    }
+    unlock_all(e);
+    lock(e, d);
+    emit_bind(e, e->at, d);
+}
+
 static void emit_unary(struct emit *e, const struct ir *ir)
 {
     bool sf = ir->k;
 
-    if ((ir->op == IR_clz && !jit_host.lzcnt) || ir->op == IR_cls || ir->op == IR_rbit || ir->op == IR_rev16) {
+    if ((ir->op == IR_clz || ir->op == IR_cls) && !jit_host.lzcnt) {
         emit_generic(e, ir);
+        return;
+    }
+    if (ir->op == IR_cls || ir->op == IR_rbit || ir->op == IR_rev16) {
+        emit_bits(e, ir);
         return;
     }
     if (ir->op != IR_not && ir->op != IR_rev)
@@ -850,8 +899,8 @@ static void emit_mulh(struct emit *e, const struct ir *ir)
 {
     emit_clobber_flags(e);
     unlock_all(e);
-    take(e, RAX);
-    take(e, RDX);
+    emit_take(e, RAX);
+    emit_take(e, RDX);
     value_to(e, ir->a, RAX);
     struct hmem m;
     unsigned digit = ir->op == IR_umulh ? 4 : 5;
@@ -871,8 +920,8 @@ static void emit_div(struct emit *e, const struct ir *ir)
     bool sf = ir->k, sign = ir->op == IR_sdiv;
     emit_clobber_flags(e);
     unlock_all(e);
-    take(e, RAX);
-    take(e, RDX);
+    emit_take(e, RAX);
+    emit_take(e, RDX);
     unsigned rb = emit_reg(e, ir->b);
     value_to(e, ir->a, RAX);
     x86_alu_rr(&e->x, false, ALU_XOR, RDX, RDX);
@@ -1352,6 +1401,14 @@ static void emit_branch_if(struct emit *e, const struct ir *ir)
 
 static void emit_leave(struct emit *e, const struct ir *ir, bool state_ran)
 {
+    if (e->leave != AFTER_C) {
+        if (e->leave == AFTER_POLL) {
+            load_pc(e, RAX, ir->imm);
+            emit_poll(e);
+        }
+        emit_goto(e, ir->imm);
+        return;
+    }
     if (state_ran) {
         x86_jmp_to(&e->x, e->stubs->leave_next - e->x.exec);
         return;
@@ -1376,7 +1433,7 @@ static void emit_barrier(struct emit *e, const struct ir *ir)
         x86_u8(&e->x, 0xf0); /* lock or dword [rsp], 0 */
         x86_alu_mi(&e->x, false, ALU_OR, MEM(RSP, 0), 0);
         break;
-    case BAR_DSB: emit_generic(e, ir); break;
+    case BAR_DSB: emit_dsb(e); break;
     default: break; /* x86 keeps the order; ISB ends the block */
     }
 }
@@ -1453,6 +1510,7 @@ static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
     case IR_insn:
         e->insn = (unsigned)(ir->imm / 4);
         *state_ran = false;
+        e->leave = AFTER_C;
         break;
     case IR_const: place(e, id, L_CONST, 0); break;
     case IR_pc: place(e, id, L_PC, 0); break;
@@ -1490,7 +1548,11 @@ static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
     case IR_leave: emit_leave(e, ir, *state_ran); break;
     case IR_undefined: case IR_fp_trap: case IR_exception: emit_c_op(e, ir, e->insn, false); break;
     default:
-        if (ir_info[ir->op].effects & IE_STATE) {
+        if (ir->op == IR_load_ex || ir->op == IR_store_ex) {
+            emit_exclusive(e, ir);
+        } else if (emit_system(e, ir)) {
+            break;
+        } else if (ir_info[ir->op].effects & IE_STATE) {
             emit_generic(e, ir);
             *state_ran = true;
         } else if (emit_is_vector(ir->op)) {
@@ -1503,6 +1565,20 @@ static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
 }
 
 /* --- cold code ------------------------------------------------------------------------------------------------------------ */
+
+/* A system operation after all: constants in a and b, the value to write in data[0]. */
+static void emit_state_cold(struct emit *e, const struct cold *c)
+{
+    const struct ir *ir = op_of(e, c->id);
+
+    if (c->data[0] != NO_REG) {
+        x86_store(&e->x, true, arg(2), c->data[0]);
+        x86_store_imm(&e->x, true, arg(0), (int32_t)op_of(e, ir->a)->imm);
+        x86_store_imm(&e->x, true, arg(1), (int32_t)op_of(e, ir->b)->imm);
+    }
+    emit_c_op(e, ir, c->insn, true);
+    x86_jmp_to(&e->x, c->back);
+}
 
 static void emit_cold_code(struct emit *e)
 {
@@ -1517,6 +1593,7 @@ static void emit_cold_code(struct emit *e)
             break;
         case COLD_OP: emit_c_op(e, op_of(e, c->id), c->insn, true); break;
         case COLD_VECTOR: emit_vector_cold(e, c); break;
+        case COLD_STATE: emit_state_cold(e, c); break;
         default: emit_memory_cold(e, c); break;
         }
     }
@@ -1564,6 +1641,7 @@ bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned
     e->host_f = e->mem_f = e->logic_of = 0;
     e->locked = 0;
     e->failed = false;
+    e->leave = AFTER_C;
     e->ncold = e->nlinks = 0;
     find_hints(e);
 

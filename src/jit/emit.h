@@ -43,6 +43,8 @@ struct cold { /* code that is put behind the block */
     uint8_t *hit, *back;  /* go on: after the check; after the access */
 };
 
+/* A system operation was emitted here, not run in C: the block's end need not ask the run loop. */
+enum after { AFTER_C, AFTER_ON, AFTER_POLL };
 enum { DATA_CONST = 0xfe, DATA_MEM = 0xfd, XD_GENERAL = 0x40 };
 enum { MAX_COLD = 1024, MAX_LINKS = 8 };
 
@@ -75,6 +77,7 @@ struct emit {
     struct cold cold[MAX_COLD];
     unsigned nlinks;
     struct jit_link links[MAX_LINKS];
+    uint8_t leave;         /* enum after: what the end of the block is to do after a system operation */
     unsigned mode;
     const struct jit_stubs *stubs;
 };
@@ -122,9 +125,18 @@ void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, bool keep);
 void emit_generic(struct emit *e, const struct ir *ir);
 void emit_const(struct emit *e, unsigned host, uint64_t v);
 
-enum cold_kind { COLD_MEM, COLD_OP, COLD_LINK, COLD_VECTOR };
+enum cold_kind { COLD_MEM, COLD_OP, COLD_STATE, COLD_LINK, COLD_VECTOR };
+
+/* That very temporary, locked; what was in it moves. */
+unsigned emit_take(struct emit *e, unsigned host);
 
 void emit_memory(struct emit *e, const struct ir *ir);   /* emit_mem.c */
+void emit_exclusive(struct emit *e, const struct ir *ir); /* IR_load_ex, IR_store_ex */
+void emit_zva(struct emit *e, const struct ir *ir);
+bool emit_system(struct emit *e, const struct ir *ir);   /* emit_sys.c; false: not one of its own */
+void emit_dsb(struct emit *e);
+void emit_mark_exclusive(struct emit *e, unsigned bytes, unsigned host, unsigned data);
+void emit_store_exclusive(struct emit *e, unsigned size, unsigned host, unsigned data);
 void emit_memory_cold(struct emit *e, struct cold *c);
 void emit_vector(struct emit *e, const struct ir *ir);   /* emit_vec.c */
 void emit_vector_cold(struct emit *e, struct cold *c);

@@ -282,6 +282,67 @@ void emit_memory(struct emit *e, const struct ir *ir)
     }
 }
 
+/* --- exclusives, DC ZVA --- */
+
+static void load_exclusive(struct emit *e, const struct ir *ir)
+{
+    unsigned bytes = 1u << (ir->k & MO_SIZE);
+    struct hmem ea = emit_address(e, ir->a);
+    unsigned t0 = emit_temp(e), t1 = emit_temp(e);
+    struct cold *c = lookup(e, ir->k, bytes, false, false, ea, t0, t1);
+
+    x86_lea(&e->x, true, t1, MEMX(ea.base, t1, 0, ea.disp));
+    host_load(e, ir->k & MO_SIZE, t0, MEM(t1, 0));
+    emit_mark_exclusive(e, bytes, t1, t0);
+    c->back = e->x.p;
+    c->data[0] = (uint8_t)t0;
+    emit_use_all(e, ir);
+    emit_bind(e, e->at, t0);
+}
+
+static void store_exclusive(struct emit *e, const struct ir *ir)
+{
+    unsigned size = ir->k & MO_SIZE;
+
+    emit_take(e, RAX);
+    struct hmem ea = emit_address(e, ir->a);
+    unsigned data = emit_reg(e, ir->b), t1 = emit_temp(e);
+    struct cold *c = lookup(e, ir->k, 1u << size, true, false, ea, RAX, t1);
+    x86_lea(&e->x, true, t1, MEMX(ea.base, t1, 0, ea.disp));
+    emit_store_exclusive(e, size, t1, data);
+    c->back = e->x.p;
+    c->imm[0] = data;
+    c->data[0] = RAX;
+    emit_use_all(e, ir);
+    emit_bind(e, e->at, RAX);
+}
+
+void emit_exclusive(struct emit *e, const struct ir *ir)
+{
+    if (ir->op == IR_load_ex)
+        load_exclusive(e, ir);
+    else
+        store_exclusive(e, ir);
+}
+
+/* DC ZVA: operand c is the address of a byte in a block of 64. */
+void emit_zva(struct emit *e, const struct ir *ir)
+{
+    unsigned r = emit_reg(e, ir->c), t0 = emit_temp(e), t1 = emit_temp(e), t2 = emit_temp(e);
+
+    emit_clobber_flags(e);
+    x86_mov_rr(&e->x, true, t2, r);
+    x86_alu_ri(&e->x, true, ALU_AND, t2, -64);
+    struct cold *c = lookup(e, MO_8, 64, true, false, MEM(t2, 0), t0, t1);
+    c->kind = COLD_STATE;
+    c->data[0] = (uint8_t)r;
+    x86_sse_rr(&e->x, 0, 0x0f57, 0, 0); /* xorps */
+    for (int i = 0; i < 4; i++)
+        x86_movdqu_store(&e->x, MEMX(t2, t1, 0, 16 * i), 0);
+    c->back = e->x.p;
+    emit_use_all(e, ir);
+}
+
 /* --- cold ------------------------------------------------------------------------------------------------- */
 
 static void cold_results(struct emit *e, const struct ir *ir, const struct cold *c)

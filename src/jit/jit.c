@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/report.h"
@@ -74,7 +75,8 @@ struct key {
 };
 
 struct jit_stats {
-    uint64_t blocks, insns, code_bytes, translate_ns, flushes, lookups, slow_mem, c_ops, links, interp;
+    uint64_t blocks, insns, code_bytes, translate_ns, flushes, lookups, slow_mem, links, interp;
+    uint64_t c_ops[IR_N_OPCODES]; /* operations run in C */
 };
 
 struct jit_cpu {
@@ -427,8 +429,9 @@ static void fold_flags(struct cpu *cpu)
 static unsigned mode_of(const struct cpu *cpu)
 {
     bool sp = cpu->sys.sctlr_el1 & (cpu->el ? SCTLR_SA : SCTLR_SA0);
-    bool plain = !(cpu->fp.fpcr & (FPCR_RMODE | FPCR_FZ | FPCR_DN));
-    return (cpu->el ? JM_EL : 0u) | (cpu->fp_enabled ? JM_FP : 0u) | (sp ? JM_SP : 0u) | (plain ? JM_FPCR : 0u);
+    bool dze = cpu->el || cpu->sys.sctlr_el1 & SCTLR_DZE;
+    return (cpu->el ? JM_EL : 0u) | (cpu->fp_enabled ? JM_FP : 0u) | (sp ? JM_SP : 0u) |
+           (cpu->el && cpu->spsel ? JM_SPH : 0u) | (dze ? JM_DZE : 0u) | (cpu->fp.fpcr ? 0u : JM_FPCR);
 }
 
 static uint64_t leave_mask(const struct cpu *cpu)
@@ -482,7 +485,7 @@ static void sync_mode(struct jit_cpu *j)
 
 static bool is_plain_access(unsigned op)
 {
-    return op >= IR_load && op <= IR_store_pair_w;
+    return op >= IR_load && op <= IR_atomic_casp && op != IR_clear_ex;
 }
 
 /* Runs the operation in HOT_OP.  Non-zero: guest code is left, cpu->pc is where it goes on. */
@@ -503,6 +506,7 @@ static uint64_t jit_c_op(struct cpu *cpu)
     cpu->nzcv = jit_nzcv(cpu->hot[HOT_FLAGS]);
     cpu->icount -= rest;
     fold_flags(cpu);
+    j->stats.c_ops[ir.op]++;
     const union vreg *in = (const union vreg *)&cpu->hot[HOT_A];
     bool ok = ir_eval_op(cpu, &ir, in, (union vreg *)&cpu->hot[HOT_R]);
     if (unlikely(!ok || cpu->leave & (LEAVE_FAULT | LEAVE_EXC))) {
@@ -515,12 +519,11 @@ static uint64_t jit_c_op(struct cpu *cpu)
     if (is_plain_access(ir.op)) {
         j->stats.slow_mem++;
         fill(j, in[0].d[0], ir_mop(&ir));
-    } else if (effects & IE_STATE) {
-        j->stats.c_ops++;
+    } else if (effects & IE_STATE || ir.op == IR_barrier) { /* DSB applies what other vCPUs have queued */
         cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
         sync_mode(j);
-    } else {
-        j->stats.c_ops++;
+        if (ir.op == IR_h_sysreg_write && in[0].d[0] == SYSREG_KEY(1, 3, 7, 4, 1)) /* DC ZVA */
+            fill(j, in[2].d[0], 0);
     }
     return 0;
 }
@@ -529,7 +532,7 @@ static uint64_t jit_c_op(struct cpu *cpu)
 
 static unsigned block_hash(uint64_t pa, unsigned mode)
 {
-    return (unsigned)((pa >> 2 ^ pa >> 14) * 8 + mode) % BLOCK_HASH;
+    return (unsigned)((pa >> 2 ^ pa >> 14) * 32 + mode) % BLOCK_HASH;
 }
 
 static void flush_code(struct jit_cpu *j)
@@ -637,6 +640,13 @@ static struct jit_block *translate(struct jit_cpu *j, const uint8_t *hva, uint64
     return b;
 }
 
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
 static struct jit_block *find_block(struct jit_cpu *j, const uint8_t *hva, uint64_t pa_page, uint64_t pa)
 {
     uint32_t generation = mem_code_generation(j->cpu->mem, pa_page);
@@ -651,7 +661,10 @@ static struct jit_block *find_block(struct jit_cpu *j, const uint8_t *hva, uint6
         *p = b->next; /* stale: forgotten, its code stays until the next flush */
         break;
     }
-    return translate(j, hva, pa_page, pa, MAX_INSNS);
+    uint64_t start = now_ns();
+    struct jit_block *b = translate(j, hva, pa_page, pa, MAX_INSNS);
+    j->stats.translate_ns += now_ns() - start;
+    return b;
 }
 
 /* The block whose code holds the executable address. */
@@ -766,6 +779,43 @@ static void jit_run(struct cpu *cpu)
             run_block(j);
         }
     }
+}
+
+/* --- counters --- */
+
+static void describe_ops(const struct jit_cpu *j, GString *out)
+{
+    uint64_t left = UINT64_MAX; /* at most the twelve that are run most often, in falling order */
+
+    for (unsigned row = 0; row < 12; row++) {
+        uint64_t best = 0;
+        for (unsigned op = 0; op < IR_N_OPCODES; op++)
+            if (j->stats.c_ops[op] < left)
+                best = MAX(best, j->stats.c_ops[op]);
+        if (!best)
+            return;
+        for (unsigned op = 0; op < IR_N_OPCODES; op++)
+            if (j->stats.c_ops[op] == best)
+                g_string_append_printf(out, "  in C: %-14s %" PRIu64 "\n", ir_info[op].name, best);
+        left = best;
+    }
+}
+
+void jit_describe(const struct cpu *cpu, GString *out)
+{
+    const struct jit_cpu *j = cpu->engine;
+    const struct jit_stats *s = &j->stats;
+
+    g_string_append_printf(out,
+        "vCPU %u: %" PRIu64 " instructions run; %" PRIu64 " blocks of %.1f instructions translated in %.1f ms "
+        "(%.0f ns an instruction), %.1f bytes of code a guest byte\n"
+        "  %" PRIu64 " run loop lookups, %" PRIu64 " links, %" PRIu64 " code cache flushes, %" PRIu64
+        " TLB refills, %" PRIu64 " instructions interpreted, %u address spaces\n",
+        cpu->index, cpu->icount, s->blocks, s->blocks ? (double)s->insns / (double)s->blocks : 0,
+        (double)s->translate_ns / 1e6, s->insns ? (double)s->translate_ns / (double)s->insns : 0,
+        s->insns ? (double)s->code_bytes / (double)s->insns / 4 : 0, s->lookups, s->links, s->flushes, s->slow_mem,
+        s->interp, j->nspaces);
+    describe_ops(j, out);
 }
 
 /* --- life --------------------------------------------------------------------------------------------------------------------- */

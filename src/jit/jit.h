@@ -15,7 +15,7 @@ void jit_set_cache_size(uint64_t bytes);
  * forgets it.  Returns how many instructions the block took in.
  */
 unsigned jit_exec_words(struct cpu *cpu, const uint32_t *words, unsigned n);
-/* Counters as text, for `info jit' and --stats; any thread. */
-void jit_describe(GString *out);
+/* The counters of a vCPU of this engine as text, for `info jit' and -accel tcg,stats=on; it is paused or has stopped. */
+void jit_describe(const struct cpu *cpu, GString *out);
 
 #endif

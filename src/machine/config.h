@@ -32,14 +32,16 @@ struct config {
     char *kernel, *initrd, *append, *dtb, *dumpdtb;
     char *name;
     const struct cpu_engine *engine;
+    bool stats;          /* -accel tcg,stats=on: the translator's counters on stderr at the end */
     bool nographic, nodefaults, snapshot, paused, no_reboot, no_shutdown, no_display;
-    bool legacy_virtio;  /* virtio-mmio.force-legacy */
     bool highmem;        /* -machine highmem=: PCIe above RAM, not only below */
+    bool legacy_virtio;  /* virtio-mmio.force-legacy */
     enum panic_action on_panic; /* -action panic= */
     char *gdb;           /* -gdb's argument, or NULL */
     int escape;          /* -echr: the console's escape character; 0: none */
     GPtrArray *serial;   /* char *: -serial's arguments */
     GPtrArray *monitor;  /* char *: -monitor's */
+    GPtrArray *qmp;      /* char *: -qmp's */
     GPtrArray *chardevs; /* struct props, with "backend" as the implied key */
     GPtrArray *mons;     /* struct props: -mon */
     GPtrArray *devices;  /* struct device_config */

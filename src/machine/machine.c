@@ -11,13 +11,14 @@
 
 #include "base/report.h"
 #include "debug/control.h"
-#include "debug/gdbstub.h"
 #include "dev/pl061.h"
+#include "jit/jit.h"
 #include "machine/boot.h"
 #include "machine/chardevs.h"
 #include "machine/devices.h"
 #include "machine/devtree.h"
 #include "machine/diagnose.h"
+#include "machine/monitors.h"
 #include "machine/virt.h"
 
 struct machine {
@@ -26,9 +27,8 @@ struct machine {
     struct board board;
     struct devices *devices;
     struct diagnose *diagnose;
-    struct control_ops control_ops;
-    struct control *control;
-    struct gdbstub *gdb; /* NULL: none */
+    struct monitors *monitors;
+    struct control *control; /* theirs */
     struct boot_files files;
     GMainLoop *loop;
     GSource *request_source;
@@ -154,10 +154,14 @@ static gboolean on_request(gpointer opaque)
 {
     struct machine *m = opaque;
     unsigned requests = atomic_exchange(&m->requests, 0);
+    const char *reason = requests & 1u << MACHINE_POWER_OFF ? "guest-shutdown"
+                         : requests & 1u << MACHINE_RESET ? "guest-reset" : "host-signal";
 
     /* With panic=N the kernel reboots before its panic has been acted upon. */
     if (diagnose_panicked(m->diagnose) && requests & 1u << MACHINE_RESET && m->config->on_panic != PANIC_NONE)
         requests = 1u << MACHINE_PANIC;
+    if (!strcmp(control_reason(m->control), "none"))
+        control_set_reason(m->control, reason);
     if (requests & 1u << MACHINE_QUIT)
         end(m, 0);
     else if (requests & 1u << MACHINE_POWER_OFF)
@@ -168,6 +172,7 @@ static gboolean on_request(gpointer opaque)
         reset(m);
     if (requests & 1u << MACHINE_PANIC)
         on_panic(m);
+    control_set_reason(m->control, NULL);
     return G_SOURCE_CONTINUE;
 }
 
@@ -202,50 +207,15 @@ static gboolean on_signal(gpointer m)
 
 /* --- life ---------------------------------------------------------------------------------------------------- */
 
-/* Options that are accepted, so that their users' scripts run, and do nothing yet. */
-static void warn_absent(const struct config *c)
-{
-    bool monitor = false;
-
-    for (guint i = 0; i < c->monitor->len; i++) {
-        const char *where = g_ptr_array_index(c->monitor, i);
-        monitor |= strcmp(where, "none") && strcmp(where, "null");
-    }
-    if (monitor || c->mons->len)
-        warn("the monitor is not here yet: -monitor and -mon have no effect");
-}
-
-/* --- debugger ---------------------------------------------------------------------------------------------- */
-
 static void press_power(void *opaque)
 {
-    struct machine *m = opaque;
-    control_tell(m->control, CONTROL_POWERDOWN);
-    machine_powerdown(m);
-}
-
-static bool add_gdb(struct machine *m, const char *where, GError **err)
-{
-    struct chardev *chr = chardevs_gdb(m->chardevs, where, err);
-
-    if (!chr)
-        return !*err;
-    m->gdb = gdbstub_new(m->control, chr, NULL, NULL);
-    return true;
-}
-
-static void make_control(struct machine *m)
-{
-    m->control_ops = (struct control_ops){
-        .quit = quit, .reset = system_reset, .powerdown = press_power, .name = m->config->name,
-        .version = ARMLET_VERSION, .opaque = m,
-    };
-    m->control = control_new(m->board.cluster, m->board.mem, &m->control_ops);
+    machine_powerdown(opaque);
 }
 
 static bool build(struct machine *m, GError **err)
 {
     const struct mux_actions actions = { .quit = quit, .commit = commit, .opaque = m };
+    const struct monitors_ops verbs = { quit, system_reset, press_power, m };
 
     m->chardevs = chardevs_new(m->config, &actions, err);
     if (!m->chardevs || !boot_open(&m->files, m->config->kernel, m->config->initrd, err))
@@ -256,10 +226,10 @@ static bool build(struct machine *m, GError **err)
     m->devices = devices_new(m->config, &m->board, m->chardevs, err);
     if (!m->devices)
         return false;
-    warn_absent(m->config);
-    make_control(m);
-    if (m->config->gdb && !add_gdb(m, m->config->gdb, err))
+    m->monitors = monitors_new(m->config, &m->board, m->chardevs, &verbs, err);
+    if (!m->monitors)
         return false;
+    m->control = monitors_control(m->monitors);
     m->board.cluster->ops = &cluster_callbacks;
     m->board.cluster->ops_opaque = m;
     return true;
@@ -285,6 +255,15 @@ struct machine *machine_new(const struct config *config, GError **err)
     return m;
 }
 
+static void print_stats(const struct machine *m)
+{
+    GString *text = g_string_new(NULL);
+    for (unsigned i = 0; i < m->board.cluster->n; i++)
+        jit_describe(m->board.cluster->cpu[i], text);
+    fputs(text->str, stderr);
+    g_string_free(text, TRUE);
+}
+
 int machine_run(struct machine *m)
 {
     GError *err = NULL;
@@ -300,10 +279,11 @@ int machine_run(struct machine *m)
     cluster_start(m->board.cluster, pc, 0, m->config->paused);
     control_started(m->control, m->config->paused);
     g_main_loop_run(m->loop);
-    if (m->gdb)
-        gdbstub_end(m->gdb, m->status);
+    monitors_end(m->monitors, m->status);
     diagnose_stop(m->diagnose);
     cluster_stop(m->board.cluster);
+    if (m->config->stats && m->config->engine == &jit_engine)
+        print_stats(m);
     chardevs_drain(m->chardevs);
     return m->status;
 }
@@ -313,8 +293,7 @@ void machine_free(struct machine *m)
     for (unsigned i = 0; i < G_N_ELEMENTS(m->signals); i++)
         if (m->signals[i])
             g_source_remove(m->signals[i]);
-    g_clear_pointer(&m->gdb, gdbstub_free);
-    g_clear_pointer(&m->control, control_free);
+    g_clear_pointer(&m->monitors, monitors_free);
     board_fini(&m->board);
     g_clear_pointer(&m->devices, devices_free);
     g_clear_pointer(&m->diagnose, diagnose_free);

@@ -227,7 +227,7 @@ static enum answer opt_memory(struct config *c, const char *arg, GError **err)
 
 static enum answer opt_accel(struct config *c, const char *arg, GError **err)
 {
-    static const char *const ignored[] = { "tb-size", "thread", "one-insn-per-tb", "split-wx", "check", NULL };
+    static const char *const ignored[] = { "thread", "one-insn-per-tb", "split-wx", "check", NULL };
 
     if (is_help(arg)) {
         printf("Accelerators supported:\ntcg\ninterp\n");
@@ -235,8 +235,15 @@ static enum answer opt_accel(struct config *c, const char *arg, GError **err)
     }
     struct props *p = props_new(arg, "accel");
     const char *name = props_get(p, "accel");
+    uint64_t size;
     props_ignore(p, ignored);
     enum answer r = set_accel(c, name ? name : "", err);
+    if (!props_bool(p, "stats", false, &c->stats, err) || !props_number(p, "tb-size", 0, &size, err))
+        r = WRONG;
+    else if (size > 1024)
+        r = wrong(err, "-accel tb-size=%u: at most 1024 MiB of host code a vCPU", (unsigned)size);
+    else
+        jit_set_cache_size(size << 20);
     if (r == GO_ON && !props_finish(p, "-accel", err))
         r = WRONG;
     props_free(p);
@@ -320,6 +327,7 @@ LIST_OPTION(object, objects, "qom-type")
     }
 TEXT_LIST_OPTION(serial, serial)
 TEXT_LIST_OPTION(monitor, monitor)
+TEXT_LIST_OPTION(qmp, qmp)
 
 static enum answer opt_action(struct config *c, const char *arg, GError **err)
 {
@@ -611,14 +619,15 @@ static struct config *config_new(void)
     c->ram = UINT64_C(512) << 20;
     c->engine = &interp_engine;
     c->legacy_virtio = true;
+    c->highmem = true;
     c->escape = 1;
     c->rtc_base = -1;
     c->serial = g_ptr_array_new_with_free_func(g_free);
     c->monitor = g_ptr_array_new_with_free_func(g_free);
+    c->qmp = g_ptr_array_new_with_free_func(g_free);
     c->chardevs = g_ptr_array_new_with_free_func(free_props);
     c->mons = g_ptr_array_new_with_free_func(free_props);
     c->drives = g_ptr_array_new_with_free_func(free_props);
-    c->highmem = true;
     c->objects = g_ptr_array_new_with_free_func(free_props);
     c->netdevs = g_ptr_array_new_with_free_func(free_props);
     c->nics = g_ptr_array_new_with_free_func(free_props);
@@ -631,7 +640,7 @@ static struct config *config_new(void)
 void config_free(struct config *c)
 {
     char *strings[] = { c->kernel, c->initrd, c->append, c->dtb, c->dumpdtb, c->name, c->gdb };
-    GPtrArray *lists[] = { c->serial, c->monitor, c->chardevs, c->mons, c->drives, c->objects, c->netdevs, c->nics,
+    GPtrArray *lists[] = { c->serial, c->monitor, c->qmp, c->chardevs, c->mons, c->drives, c->objects, c->netdevs, c->nics,
                            c->nets, c->globals, c->devices };
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);

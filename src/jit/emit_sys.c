@@ -1,0 +1,240 @@
+/*
+ * System registers, interrupt masks, barriers and exclusives that are worth code of their own; the rest is run in C.
+ *
+ * Which these are was counted: in a boot and in fork+exec, reads of SP_EL0 (Linux keeps `current' there) and TPIDR_EL1 (per-CPU
+ * data) are nine tenths of all MRS, and DC ZVA, DAIF and TPIDR nearly all writes.
+ *
+ * Rule: a register is read or written here only if the table says that at this EL nothing traps and nothing follows.
+ */
+#include "jit/emit.h"
+
+#include "cpu/sysregs.h"
+#include "cpu/tlb.h"
+
+static bool const_operand(const struct emit *e, unsigned id, uint64_t *v)
+{
+    *v = e->block->ir[id].imm;
+    return e->block->ir[id].op == IR_const;
+}
+
+static struct hmem sys_mem(const struct sysreg *reg)
+{
+    return jit_cpu_mem(offsetof(struct cpu, sys) + reg->offset);
+}
+
+/* The register of the key if this EL may read (write) it without a trap and the model has it. */
+static const struct sysreg *allowed(const struct emit *e, uint64_t key, bool write)
+{
+    const struct sysreg *reg = sysreg_find((uint32_t)key);
+    unsigned el = e->mode & JM_EL ? 1 : 0;
+
+    if (!reg || !(e->block->mode.features[reg->feature / 64] >> reg->feature % 64 & 1))
+        return NULL;
+    unsigned lowest = write ? reg->access >> 2 : reg->access & 3;
+    if (lowest > el || (el == 0 && reg->trap != SYSREG_TRAP_NONE) || reg->trap == SYSREG_TRAP_FPEN)
+        return NULL;
+    return reg;
+}
+
+static void bind_load(struct emit *e, bool w, struct hmem m)
+{
+    if (!e->uses[e->at])
+        return;
+    unsigned d = emit_dest(e, e->at);
+    x86_load(&e->x, w, d, m);
+    emit_bind(e, e->at, d);
+}
+
+static bool sys_read(struct emit *e, const struct ir *ir)
+{
+    uint64_t key;
+    if (!const_operand(e, ir->a, &key))
+        return false;
+    const struct sysreg *reg = allowed(e, key, false);
+    if (!reg)
+        return false;
+    if (reg->stored && !reg->read) {
+        emit_use_all(e, ir);
+        bind_load(e, true, sys_mem(reg));
+    } else if (reg->id == SR_SP_EL0 && e->mode & JM_SPH) {
+        emit_use_all(e, ir);
+        bind_load(e, true, jit_cpu_mem(offsetof(struct cpu, sp_el)));
+    } else if (reg->id == SR_DAIF) {
+        emit_use_all(e, ir);
+        bind_load(e, false, CPU_MEM(daif));
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* HOT_MASK for the interrupt masks in t (destroyed): PEND_IRQ, FIQ and SERROR are left out where I, F and A are set. */
+static void emit_mask(struct emit *e, unsigned t, unsigned u)
+{
+    _Static_assert(DAIF_I == 1 << 7 && DAIF_F == 1 << 6 && DAIF_A == 1 << 8, "shifts below");
+    _Static_assert(PEND_IRQ == 1 && PEND_FIQ == 2 && PEND_SERROR == 4, "shifts below");
+    unsigned v = emit_temp(e);
+
+    x86_mov_rr(&e->x, false, u, t);
+    x86_mov_rr(&e->x, false, v, t);
+    x86_shift_ri(&e->x, false, SH_SHR, t, 7);
+    x86_alu_ri(&e->x, false, ALU_AND, t, PEND_IRQ);
+    x86_shift_ri(&e->x, false, SH_SHR, u, 5);
+    x86_alu_ri(&e->x, false, ALU_AND, u, PEND_FIQ);
+    x86_shift_ri(&e->x, false, SH_SHR, v, 6);
+    x86_alu_ri(&e->x, false, ALU_AND, v, PEND_SERROR);
+    x86_alu_rr(&e->x, false, ALU_OR, t, u);
+    x86_alu_rr(&e->x, false, ALU_OR, t, v);
+    x86_alu_ri(&e->x, false, ALU_OR, t, PEND_EVENT);
+    x86_grp3(&e->x, false, 2, t); /* not */
+    x86_store(&e->x, false, HOT(HOT_MASK), t);
+    emit_release(e, v);
+}
+
+/* MSR DAIF, Xt: unless the debug mask changes, which cpu/debug.c follows. */
+static void write_daif(struct emit *e, const struct ir *ir)
+{
+    unsigned r = emit_reg(e, ir->c), t = emit_temp(e), u = emit_temp(e);
+
+    emit_clobber_flags(e);
+    x86_mov_rr(&e->x, false, t, r);
+    x86_alu_rm(&e->x, false, ALU_XOR, t, CPU_MEM(daif));
+    x86_test_ri(&e->x, false, t, DAIF_D);
+    struct cold *c = emit_cold(e, COLD_STATE, x86_jcc(&e->x, CC_NE));
+    c->data[0] = (uint8_t)r;
+    x86_mov_rr(&e->x, false, t, r);
+    x86_alu_ri(&e->x, false, ALU_AND, t, DAIF_D | DAIF_A | DAIF_I | DAIF_F);
+    x86_store(&e->x, false, CPU_MEM(daif), t);
+    emit_mask(e, t, u);
+    c->back = e->x.p;
+    emit_use_all(e, ir);
+    e->leave = AFTER_POLL;
+}
+
+static bool sys_write_plain(struct emit *e, const struct ir *ir, const struct sysreg *reg)
+{
+    struct hmem to = reg->id == SR_SP_EL0 ? jit_cpu_mem(offsetof(struct cpu, sp_el)) : sys_mem(reg);
+    unsigned r = emit_reg(e, ir->c);
+
+    if (reg->id != SR_SP_EL0 && reg->mask != UINT64_MAX) {
+        if (reg->mask != UINT32_MAX)
+            return false;
+        unsigned t = emit_temp(e);
+        x86_mov_rr(&e->x, false, t, r);
+        r = t;
+    }
+    x86_store(&e->x, true, to, r);
+    emit_use_all(e, ir);
+    e->leave = AFTER_ON;
+    return true;
+}
+
+static bool sys_write(struct emit *e, const struct ir *ir)
+{
+    uint64_t key;
+    if (!const_operand(e, ir->a, &key))
+        return false;
+    if (key == SYSREG_KEY(1, 3, 7, 4, 1) && e->mode & JM_DZE) {
+        emit_zva(e, ir);
+        return true;
+    }
+    const struct sysreg *reg = allowed(e, key, true);
+    if (!reg)
+        return false;
+    if (reg->id == SR_DAIF && e->mode & JM_EL) {
+        write_daif(e, ir);
+        return true;
+    }
+    bool plain = reg->stored && !reg->write && key >> 14 == 3;
+    return (plain || (reg->id == SR_SP_EL0 && e->mode & JM_SPH)) && sys_write_plain(e, ir, reg);
+}
+
+/* MSR DAIFSet, DAIFClr without the debug mask, at EL1. */
+static bool msr_imm(struct emit *e, const struct ir *ir)
+{
+    uint64_t op1, op2, imm;
+
+    if (!(e->mode & JM_EL) || !const_operand(e, ir->a, &op1) || !const_operand(e, ir->b, &op2) ||
+        !const_operand(e, ir->c, &imm) || op1 != 3 || (op2 != 6 && op2 != 7) || imm & 8)
+        return false;
+    int32_t bits = (int32_t)(imm << 6);
+    unsigned t = emit_temp(e), u = emit_temp(e);
+    emit_clobber_flags(e);
+    x86_load(&e->x, false, t, CPU_MEM(daif));
+    x86_alu_ri(&e->x, false, op2 == 6 ? ALU_OR : ALU_AND, t, op2 == 6 ? bits : ~bits);
+    x86_store(&e->x, false, CPU_MEM(daif), t);
+    emit_mask(e, t, u);
+    emit_use_all(e, ir);
+    e->leave = op2 == 6 ? AFTER_ON : AFTER_POLL;
+    return true;
+}
+
+bool emit_system(struct emit *e, const struct ir *ir)
+{
+    switch (ir->op) {
+    case IR_h_sysreg_read: return sys_read(e, ir);
+    case IR_h_sysreg_write: return sys_write(e, ir);
+    case IR_h_msr_imm: return msr_imm(e, ir);
+    default: return false;
+    }
+}
+
+/* DSB: only maintenance that was broadcast must be waited for. */
+void emit_dsb(struct emit *e)
+{
+    unsigned t = emit_temp(e);
+
+    emit_clobber_flags(e);
+    x86_load(&e->x, true, t, CPU_MEM(tlb));
+    x86_rm(&e->x, 0, false, 0x80, 7, MEM(t, offsetof(struct tlb, outstanding)), false); /* cmp byte, 0 */
+    x86_u8(&e->x, 0);
+    struct cold *c = emit_cold(e, COLD_STATE, x86_jcc(&e->x, CC_NE));
+    c->data[0] = NO_REG;
+    x86_u8(&e->x, 0xf0);
+    x86_alu_mi(&e->x, false, ALU_OR, MEM(RSP, 0), 0);
+    c->back = e->x.p;
+    emit_release(e, t);
+}
+
+/* --- exclusives ------------------------------------------------------------------------------------------ */
+
+#define EX(field) jit_cpu_mem(offsetof(struct cpu, ex) + offsetof(struct exclusive, field))
+
+/* LDXR of t: data, host address and size make the monitor (cpu/access.c). */
+void emit_mark_exclusive(struct emit *e, unsigned bytes, unsigned host, unsigned data)
+{
+    x86_store(&e->x, true, EX(hva), host);
+    x86_store(&e->x, true, EX(data), data);
+    x86_rm(&e->x, 0, false, 0xc6, 0, EX(bytes), false);
+    x86_u8(&e->x, bytes);
+    x86_rm(&e->x, 0, false, 0xc6, 0, EX(valid), false);
+    x86_u8(&e->x, 1);
+}
+
+/*
+ * STXR at the host address in `host': compares and swaps if the monitor is armed for this place and size.  RAX is taken;
+ * afterwards EAX is the status.  `data' is none of them.
+ */
+void emit_store_exclusive(struct emit *e, unsigned size, unsigned host, unsigned data)
+{
+    uint8_t *out[3];
+
+    x86_rm(&e->x, 0, false, 0x80, 7, EX(valid), false);
+    x86_u8(&e->x, 1);
+    out[0] = x86_jcc(&e->x, CC_NE);
+    x86_rm(&e->x, 0, false, 0x80, 7, EX(bytes), false);
+    x86_u8(&e->x, 1u << size);
+    out[1] = x86_jcc(&e->x, CC_NE);
+    x86_alu_rm(&e->x, true, ALU_CMP, host, EX(hva));
+    out[2] = x86_jcc(&e->x, CC_NE);
+    x86_load(&e->x, true, RAX, EX(data));
+    x86_u8(&e->x, 0xf0); /* lock cmpxchg */
+    x86_rm(&e->x, size == 1 ? 0x66 : 0, size == 3, size == 0 ? 0x0fb0 : 0x0fb1, data, MEM(host, 0), size == 0);
+    for (unsigned i = 0; i < 3; i++)
+        x86_here(&e->x, out[i]);
+    /* every way here has ZF set only when it stored */
+    x86_setcc(&e->x, CC_NE, RAX);
+    x86_ext_rr(&e->x, false, 0x0fb6, RAX, RAX);
+    x86_rm(&e->x, 0, false, 0xc6, 0, EX(valid), false);
+    x86_u8(&e->x, 0);
+}
