@@ -32,7 +32,11 @@ void jit_hot_constants(uint64_t *hot)
         [K_LOW_H] = { 0x0000ffff0000ffff, 0x0000ffff0000ffff },
         [K_ONES_B] = { 0x0101010101010101, 0x0101010101010101 },
         [K_TABLE] = { 0x7070707070707070, 0x7070707070707070 }, /* added with saturation: bit 7 where the index is over 15 */
+        [K_MINUS_1] = { 0xbff0000000000000, 0xbf800000 },
+        [K_2_32] = { 0x41f0000000000000, 0x4f800000 },
+        [K_2_63] = { 0x43e0000000000000, 0x5f000000 },
     };
+    _Static_assert((int)HOT_K + 2 * (int)K_CONSTS <= (int)HOT_MXCSR, "state.h reserves this much");
     memcpy(&hot[HOT_K], k, sizeof k);
 }
 

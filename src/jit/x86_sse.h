@@ -116,7 +116,20 @@ static inline void xop2i(struct x86 *x, unsigned op, unsigned d, unsigned a, uns
     x86_u8(x, imm);
 }
 
-/* Legacy encoding only: SHA, and CVTSI2SD with its general source. */
+/* d = a with its low lane made from general register r. */
+static inline void xop3w(struct x86 *x, unsigned op, bool w, unsigned d, unsigned a, unsigned r)
+{
+    if (jit_host.avx) {
+        xvex_head(x, op, w, d, a, NO_REG, r);
+    } else {
+        if (d != a)
+            x86_movdqa_rr(x, d, a);
+        xsse_head(x, op, w, d, NO_REG, r);
+    }
+    x86_modrm_reg(x, d, r);
+}
+
+/* Legacy encoding only: SHA. */
 static inline void xsse2w(struct x86 *x, unsigned op, bool w, unsigned d, unsigned a)
 {
     xsse_head(x, op, w, d, NO_REG, a);
