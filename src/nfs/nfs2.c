@@ -211,10 +211,12 @@ static void getattr(struct rpc_call *call)
 {
     const uint8_t *fh = rpc_fixed(call, FH_SIZE);
     struct node *node;
+    int err;
 
     if (call->bad)
         return;
-    put_result(call, find(call, fh, &node), node, false);
+    err = find(call, fh, &node);
+    put_result(call, err, node, false);
 }
 
 static void setattr(struct rpc_call *call)

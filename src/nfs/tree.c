@@ -352,6 +352,14 @@ static struct node *find_broken(struct node *anchor, GPtrArray *chain)
     return broken;
 }
 
+/* The ancestor that nothing leads to, or one of a circle. */
+static struct node *find_loose(struct node *node)
+{
+    for (unsigned n = 0; node->places && n < STEPS_MAX; n++)
+        node = node->places->parent;
+    return node;
+}
+
 /* Forget the names that do not lead to the node, its ancestors' too, and look for better ones.  0 or -ESTALE. */
 static int repair(struct node *node)
 {
@@ -365,12 +373,7 @@ static int repair(struct node *node)
             if (!bad)
                 return 0;
         } else {
-            /* The one that nothing leads to, or one of a circle. */
-            bad = g_ptr_array_index(chain, chain->len ? chain->len - 1 : 0);
-            if (!chain->len)
-                bad = node;
-            while (bad->places && chain->len < STEPS_MAX && bad->places->parent != node->tree->root)
-                bad = bad->places->parent;
+            bad = find_loose(node);
         }
         node_close(bad);
         if (bad->places)
