@@ -63,6 +63,7 @@ enum {
 struct vcpu {
     struct cpu *cpu;
     pthread_t thread;
+    atomic_long tid; /* the host's */
     /* Under cl->threads->lock */
     pthread_cond_t wake;
     enum power power;
@@ -99,6 +100,11 @@ static __thread struct vcpu *self; /* of a vCPU thread */
 struct cpu *cpu_current(void)
 {
     return self ? self->cpu : NULL;
+}
+
+long cpu_host_thread(const struct cpu *cpu)
+{
+    return cpu->vcpu ? atomic_load(&cpu->vcpu->tid) : 0;
 }
 
 /* ---- host primitives ---- */
@@ -466,6 +472,7 @@ static void *vcpu_thread(void *arg)
     struct vcpu *vc = arg;
 
     self = vc;
+    atomic_store(&vc->tid, syscall(SYS_gettid));
     make_timer(vc);
     while (wait_to_run(vc))
         run_guest(vc->cpu);

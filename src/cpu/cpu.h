@@ -224,6 +224,8 @@ bool cluster_paused(const struct cluster *cl);
 void cluster_reset(struct cluster *cl, uint64_t pc, uint64_t x0);
 /* The vCPU whose thread is calling, or NULL. */
 struct cpu *cpu_current(void);
+/* The host's id of the vCPU's thread; 0 before it has begun. */
+long cpu_host_thread(const struct cpu *cpu);
 /* Ends all vCPU threads and joins them. */
 void cluster_stop(struct cluster *cl);
 

@@ -14,7 +14,7 @@ struct control {
     const struct control_ops *ops;
     enum run_state state;
     bool stopped; /* we hold a cluster_pause() */
-    bool guest_asked;
+    const char *reason;
     GArray *listeners; /* struct listener */
 };
 
@@ -77,6 +77,8 @@ void control_tell(struct control *c, enum control_event event)
     g_autofree struct listener *copy = g_memdup2(c->listeners->data, c->listeners->len * sizeof *copy);
     guint n = c->listeners->len;
 
+    if (event == CONTROL_RESET && (c->state == RUN_SHUTDOWN || c->state == RUN_PANICKED))
+        c->state = RUN_PAUSED;
     for (guint i = 0; i < n; i++)
         copy[i].hook(copy[i].opaque, event);
 }
@@ -103,14 +105,14 @@ void control_continue(struct control *c)
     cluster_resume(c->cluster);
 }
 
-void control_set_guest_asked(struct control *c, bool guest)
+void control_set_reason(struct control *c, const char *reason)
 {
-    c->guest_asked = guest;
+    c->reason = reason;
 }
 
-bool control_guest_asked(const struct control *c)
+const char *control_reason(const struct control *c)
 {
-    return c->guest_asked;
+    return c->reason ? c->reason : "none";
 }
 
 void control_listen(struct control *c, control_hook *hook, void *opaque)

@@ -30,8 +30,11 @@ struct control_ops {
     void (*powerdown)(void *opaque);
     /* `info WHAT' for what only the machine knows (qtree, roms, block, network, chardev ...); false: nothing known. */
     bool (*info)(void *opaque, const char *what, GString *out);
-    const char *name;    /* -name, or NULL */
-    const char *version; /* X.Y.Z */
+    /* Serves gdb there from now on (as -gdb) in place of where it did; a line about it, to be freed. */
+    char *(*gdbserver)(void *opaque, const char *where);
+    const char *name;         /* -name, or NULL */
+    const char *version;      /* X.Y.Z, ours */
+    const char *qemu_version; /* X.Y.Z, whose interface we follow */
     void *opaque;
 };
 
@@ -56,9 +59,9 @@ void control_stop(struct control *c, enum run_state why);
 void control_continue(struct control *c);
 /* Tells the hooks only. */
 void control_tell(struct control *c, enum control_event event);
-/* The machine was asked to go down by the guest (else by the user), for the SHUTDOWN event. */
-void control_set_guest_asked(struct control *c, bool guest);
-bool control_guest_asked(const struct control *c);
+/* Why the machine is going down or is being reset, in QMP's words ("guest-shutdown", "host-qmp-quit" ...; constant). */
+void control_set_reason(struct control *c, const char *reason);
+const char *control_reason(const struct control *c);
 
 void control_listen(struct control *c, control_hook *hook, void *opaque);
 void control_unlisten(struct control *c, control_hook *hook, void *opaque);

@@ -113,7 +113,7 @@ static void print_help(struct mux *m)
 static void next_front(struct mux *m)
 {
     if (m->n < 2) {
-        say(m, "\r\nThere is nothing else on this terminal: the monitor is not here yet.\r\n");
+        say(m, "\r\nThere is nothing else on this terminal.\r\n");
         return;
     }
     chardev_send_event(&m->front[m->focus]->chr, CHARDEV_CLOSED);

@@ -17,6 +17,7 @@ struct entry {
     struct chardev *chr;
     struct mux *mux; /* NULL: not shared */
     bool taken;
+    bool mon; /* `mon:': a monitor belongs on it too */
 };
 
 struct chardevs {
@@ -235,7 +236,34 @@ static struct chardev *take_short(struct chardevs *all, const char *option, cons
         props_merge(p, g_str_has_prefix(spelling, "stdio") ? "mux=on,signal=off" : "mux=on", NULL);
     struct entry *e = new_from_props(all, p, err);
     props_free(p);
+    if (e)
+        e->mon = mux;
     return e ? take_entry(e, err) : NULL;
+}
+
+struct chardev *chardevs_open(struct chardevs *all, const char *option, const char *text, const char *id, bool *none,
+                              GError **err)
+{
+    return take_short(all, option, text, id, none, err);
+}
+
+struct chardev *chardevs_mon_front(struct chardevs *all, unsigned n)
+{
+    for (guint i = 0; i < all->entries->len; i++) {
+        struct entry *e = g_ptr_array_index(all->entries, i);
+        if (e->mon && n-- == 0)
+            return mux_add(e->mux, "monitor");
+    }
+    return NULL;
+}
+
+void chardevs_describe(struct chardevs *all, GString *out)
+{
+    for (guint i = 0; i < all->entries->len; i++) {
+        const struct entry *e = g_ptr_array_index(all->entries, i);
+        g_string_append_printf(out, "%s: %s%s%s\n", e->id ? e->id : "-", e->chr->ops->kind, e->mux ? " (mux)" : "",
+                               e->chr->open ? "" : " (disconnected)");
+    }
 }
 
 struct chardev *chardevs_gdb(struct chardevs *all, const char *text, GError **err)

@@ -23,6 +23,13 @@ void chardevs_free(struct chardevs *all);
 struct chardev *chardevs_take(struct chardevs *all, const char *id, GError **err);
 /* The serial port n's device (NULL: it leads nowhere). */
 struct chardev *chardevs_serial(struct chardevs *all, unsigned n);
+/* A front end for -monitor's or -qmp's argument; id names what is made.  NULL without err: it leads nowhere (*none). */
+struct chardev *chardevs_open(struct chardevs *all, const char *option, const char *text, const char *id, bool *none,
+                              GError **err);
+/* The n-th front end for a monitor that `mon:' or the default console asks for; each n once; NULL: no more. */
+struct chardev *chardevs_mon_front(struct chardevs *all, unsigned n);
+/* `info chardev'. */
+void chardevs_describe(struct chardevs *all, GString *out);
 /* The line for -gdb's argument: tcp and unix listen, without waiting.  NULL without err: "none". */
 struct chardev *chardevs_gdb(struct chardevs *all, const char *text, GError **err);
 /* Writes everything out; the vCPUs are stopped. */
