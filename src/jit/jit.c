@@ -532,7 +532,7 @@ static uint64_t jit_c_op(struct cpu *cpu)
 
 static unsigned block_hash(uint64_t pa, unsigned mode)
 {
-    return (unsigned)((pa >> 2 ^ pa >> 14) * 32 + mode) % BLOCK_HASH;
+    return (unsigned)(((pa >> 2) * 64 + mode) * UINT64_C(0x9e3779b97f4a7c15) >> 48) % BLOCK_HASH;
 }
 
 static void flush_code(struct jit_cpu *j)
