@@ -1180,13 +1180,14 @@ static struct hmem arg(unsigned i)
 
 void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, bool keep)
 {
-    x86_store_imm(&e->x, false, HOT(HOT_OP), (int32_t)(ir->op | (uint32_t)ir->k << 16 | (uint32_t)ir->x << 24));
-    struct hmem high = HOT(HOT_OP);
-    high.disp += 4;
+    /* What is to be done stands behind the call, jumped over: half the size of stores to the hot words. */
     bool wide = ir->op == IR_exception || ir->op == IR_undefined || ir->op == IR_fp_trap;
-    x86_store_imm(&e->x, false, high, (int32_t)(wide ? (uint32_t)ir->imm : ir->imm16));
-    x86_store_imm(&e->x, false, HOT(HOT_WHERE), (int32_t)((e->page_off + 4 * insn) | (e->block->insns - insn) << 12));
     x86_call_to(&e->x, (keep ? e->stubs->call_keep : e->stubs->call) - e->x.exec);
+    x86_u8(&e->x, 0xeb);
+    x86_u8(&e->x, JIT_DESC_BYTES);
+    x86_u32(&e->x, ir->op | (uint32_t)ir->k << 16 | (uint32_t)ir->x << 24);
+    x86_u32(&e->x, (e->page_off + 4 * insn) | (e->block->insns - insn) << 12);
+    x86_u32(&e->x, wide ? (uint32_t)ir->imm : ir->imm16);
 }
 
 void emit_generic(struct emit *e, const struct ir *ir)
@@ -1267,25 +1268,37 @@ static void emit_poll(struct emit *e)
 {
     x86_load(&e->x, false, RCX, CPU_MEM(pending));
     x86_rm(&e->x, 0, false, 0x85, RCX, HOT(HOT_MASK), false);
-    uint8_t *quiet = x86_jcc(&e->x, CC_E);
-    x86_jmp_to(&e->x, e->stubs->leave_at - e->x.exec);
-    x86_here(&e->x, quiet);
+    uint8_t *leave = x86_jcc(&e->x, CC_NE);
+    if (!e->x.full)
+        x86_patch(leave, e->stubs->leave_at - e->x.exec);
 }
 
-/* To the va in RAX, by the jump cache. */
-static void emit_dispatch(struct emit *e)
+void emit_dispatch_code(struct x86 *x, const uint8_t *leave_at)
 {
-    emit_poll(e);
-    x86_mov_rr(&e->x, false, RCX, RAX);
-    x86_alu_ri(&e->x, false, ALU_AND, RCX, ((1 << JUMP_BITS) - 1) << 2);
-    x86_load(&e->x, true, RDX, HOT(HOT_JUMPS));
-    x86_mov_rr(&e->x, true, RSI, RAX);
-    x86_alu_rm(&e->x, true, ALU_XOR, RSI, HOT(HOT_KEY));
-    x86_alu_rm(&e->x, true, ALU_CMP, RSI, MEMX(RDX, RCX, 2, 0));
-    uint8_t *hit = x86_jcc(&e->x, CC_E);
-    x86_jmp_to(&e->x, e->stubs->leave_at - e->x.exec);
-    x86_here(&e->x, hit);
-    x86_jmp_mem(&e->x, MEMX(RDX, RCX, 2, 8));
+    uint8_t *leave[2];
+
+    x86_load(x, false, RCX, CPU_MEM(pending));
+    x86_rm(x, 0, false, 0x85, RCX, HOT(HOT_MASK), false);
+    leave[0] = x86_jcc(x, CC_NE);
+    x86_mov_rr(x, true, RCX, RAX);
+    x86_alu_ri(x, false, ALU_AND, RCX, ((1 << JUMP_BITS) - 1) << 2);
+    x86_load(x, true, RDX, HOT(HOT_JUMPS));
+    x86_mov_rr(x, true, RSI, RAX);
+    x86_alu_rm(x, true, ALU_XOR, RSI, HOT(HOT_KEY));
+    x86_alu_rm(x, true, ALU_CMP, RSI, MEMX(RDX, RCX, 2, 0));
+    leave[1] = x86_jcc(x, CC_NE);
+    x86_jmp_mem(x, MEMX(RDX, RCX, 2, 8));
+    for (unsigned i = 0; i < 2 && !x->full; i++)
+        x86_patch(leave[i], leave_at);
+}
+
+/* To the va in RAX, by the jump cache.  Inline where the host's predictor profits from a place of its own. */
+static void emit_dispatch(struct emit *e, bool inline_)
+{
+    if (inline_)
+        emit_dispatch_code(&e->x, e->stubs->leave_at - e->x.exec);
+    else
+        x86_jmp_to(&e->x, e->stubs->dispatch - e->x.exec);
 }
 
 /* The place of a jump or call to page offset `to'; until it is patched it leads to the run loop. */
@@ -1306,7 +1319,7 @@ static void emit_goto(struct emit *e, uint64_t off)
 
     if (to < 0 || to >= MEM_PAGE_SIZE) {
         load_pc(e, RAX, off);
-        emit_dispatch(e);
+        emit_dispatch(e, false);
         return;
     }
     if ((int64_t)off <= (int64_t)e->insn * 4) { /* backwards: a loop must notice interrupts */
@@ -1361,7 +1374,7 @@ static void emit_branch_rel(struct emit *e, const struct ir *ir)
     if (!inside) {
         x86_here(&e->x, call);
         load_pc(e, RAX, ir->imm);
-        emit_dispatch(e);
+        emit_dispatch(e, false);
     }
 }
 
@@ -1386,7 +1399,7 @@ static void emit_branch(struct emit *e, const struct ir *ir)
         emit_return_point(e, ret);
         x86_here(&e->x, call);
     }
-    emit_dispatch(e);
+    emit_dispatch(e, ir->x != BR_RET);
 }
 
 static void emit_branch_if(struct emit *e, const struct ir *ir)
@@ -1587,9 +1600,9 @@ static void emit_cold_code(struct emit *e)
         x86_here(&e->x, c->from);
         switch (c->kind) {
         case COLD_LINK:
-            x86_store_imm(&e->x, false, HOT(HOT_WHERE), e->links[c->id].page_off);
-            x86_mov_ri(&e->x, RAX, (uint64_t)(uintptr_t)(c->from + e->x.exec));
-            x86_jmp_to(&e->x, e->stubs->link - e->x.exec);
+            x86_call_to(&e->x, e->stubs->link - e->x.exec); /* never returns: what is wanted stands behind it */
+            x86_u32(&e->x, (uint32_t)(c->from - e->x.p));
+            x86_u32(&e->x, e->links[c->id].page_off);
             break;
         case COLD_OP: emit_c_op(e, op_of(e, c->id), c->insn, true); break;
         case COLD_VECTOR: emit_vector_cold(e, c); break;

@@ -44,6 +44,8 @@ struct cold { /* code that is put behind the block */
 };
 
 /* A system operation was emitted here, not run in C: the block's end need not ask the run loop. */
+/* Behind a call of jit_c_op(): op | k << 16 | x << 24; page offset | instructions to come << 12; imm. */
+enum { JIT_DESC_BYTES = 12 };
 enum after { AFTER_C, AFTER_ON, AFTER_POLL };
 enum { DATA_CONST = 0xfe, DATA_MEM = 0xfd, XD_GENERAL = 0x40 };
 enum { MAX_COLD = 1024, MAX_LINKS = 8 };
@@ -133,6 +135,8 @@ unsigned emit_take(struct emit *e, unsigned host);
 void emit_memory(struct emit *e, const struct ir *ir);   /* emit_mem.c */
 void emit_exclusive(struct emit *e, const struct ir *ir); /* IR_load_ex, IR_store_ex */
 void emit_zva(struct emit *e, const struct ir *ir);
+/* Jump through the jump cache to the va in RAX, or to leave_at (writable view). */
+void emit_dispatch_code(struct x86 *x, const uint8_t *leave_at);
 bool emit_system(struct emit *e, const struct ir *ir);   /* emit_sys.c; false: not one of its own */
 void emit_dsb(struct emit *e);
 void emit_mark_exclusive(struct emit *e, unsigned bytes, unsigned host, unsigned data);
@@ -173,7 +177,8 @@ struct jit_stubs {
     const uint8_t *leave;     /* to the run loop; cpu->pc is set */
     const uint8_t *leave_at;  /* the same; RAX is the pc */
     const uint8_t *leave_next; /* the same, at cpu->next_pc */
-    const uint8_t *link;      /* HOT_WHERE is the page offset to go on at, EAX the link: to the run loop, which patches */
+    const uint8_t *dispatch;  /* to the va in RAX, by the jump cache */
+    const uint8_t *link;      /* called; behind the call: offset of the place to patch, page offset to go on at */
     const uint8_t *call;      /* jit_c_op(): everything but xmm is restored, or the run loop is entered */
     const uint8_t *call_keep; /* the same with xmm registers */
 };

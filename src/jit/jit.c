@@ -190,10 +190,13 @@ static void make_leaves(struct x86 *x, struct jit_stubs *s)
     x86_store(x, true, HOT(HOT_RSP), RSP);
     stub_return(x);
     s->link = stub_here(x);
-    x86_store(x, true, HOT(HOT_LINK), RAX);
-    x86_load(x, false, RAX, HOT(HOT_WHERE));
+    x86_pop(x, RCX);
+    x86_store(x, true, HOT(HOT_LINK), RCX);
+    x86_load(x, false, RAX, MEM(RCX, 4));
     x86_alu_rm(x, true, ALU_ADD, RAX, HOT(HOT_PAGE));
     x86_jmp_to(x, s->leave_at - x->exec);
+    s->dispatch = stub_here(x);
+    emit_dispatch_code(x, s->leave_at - x->exec);
 }
 
 static uint64_t jit_c_op(struct cpu *cpu);
@@ -488,18 +491,23 @@ static bool is_plain_access(unsigned op)
     return op >= IR_load && op <= IR_atomic_casp && op != IR_clear_ex;
 }
 
-/* Runs the operation in HOT_OP.  Non-zero: guest code is left, cpu->pc is where it goes on. */
+/* Runs the operation that is described behind the call.  Non-zero: guest code is left, cpu->pc is where it goes on. */
 static uint64_t jit_c_op(struct cpu *cpu)
 {
     struct jit_cpu *j = cpu->engine;
-    uint32_t op = (uint32_t)cpu->hot[HOT_OP], where = (uint32_t)cpu->hot[HOT_WHERE], rest = where >> 12;
+    uint64_t after;
+    uint32_t desc[JIT_DESC_BYTES / 4]; /* op, where, imm */
+
+    memcpy(&after, (const void *)(uintptr_t)cpu->hot[HOT_RSP], sizeof after);
+    memcpy(desc, (const uint8_t *)(uintptr_t)after + 2, sizeof desc);
+    uint32_t op = desc[0], where = desc[1], rest = where >> 12;
     struct ir ir = { .op = (uint16_t)op, .k = (uint8_t)(op >> 16), .x = (uint8_t)(op >> 24) };
     unsigned effects = ir_info[ir.op].effects;
 
     if (effects & IE_END)
-        ir.imm = cpu->hot[HOT_OP] >> 32;
+        ir.imm = desc[2];
     else
-        ir.imm16 = (uint16_t)(cpu->hot[HOT_OP] >> 32);
+        ir.imm16 = (uint16_t)desc[2];
     cpu->pc = cpu->hot[HOT_PAGE] + (where & (MEM_PAGE_SIZE - 1));
     cpu->next_pc = cpu->pc + 4;
     cpu->leave = 0;
@@ -683,13 +691,16 @@ static const struct jit_block *block_at(const struct jit_cpu *j, const uint8_t *
 }
 
 /* A jump of the page that pc lies in has asked to be led to the block at pc; unless pc's page is another by now. */
-static void patch_link(struct jit_cpu *j, uint64_t place, const struct jit_block *b)
+static void patch_link(struct jit_cpu *j, uint64_t link, const struct jit_block *b)
 {
-    const struct jit_block *from = block_at(j, (const uint8_t *)(uintptr_t)place);
+    const uint8_t *desc = (const uint8_t *)(uintptr_t)link;
+    int32_t off;
+
+    memcpy(&off, desc, sizeof off);
+    const struct jit_block *from = block_at(j, desc);
     if ((from->pa ^ b->pa) / MEM_PAGE_SIZE || from->mode != b->mode || from->generation != b->generation)
         return;
-    uint8_t *rw = j->rw + ((const uint8_t *)(uintptr_t)place - j->rx);
-    x86_patch(rw, b->inside - (j->rx - j->rw));
+    x86_patch(j->rw + (desc + off - j->rx), b->inside - (j->rx - j->rw));
     j->stats.links++;
 }
 

@@ -40,9 +40,7 @@ enum hot {
     HOT_RSP,      /* the return stack, while the run loop runs */
     HOT_RS_TOP,   /* where it starts, and where it is to be reset */
     HOT_RS_LIMIT,
-    HOT_LINK,     /* executable address of a jump that wants to be patched, 0: none */
-    HOT_OP,       /* operation for jit_c_op(): op | k << 16 | x << 24 | imm16 << 32 */
-    HOT_WHERE,    /* page offset of the instruction | instructions not yet completed in its block << 12 */
+    HOT_LINK,     /* executable address of what a jump that wants to be patched says of itself, 0: none */
     HOT_A,        /* five operands of 16 bytes */
     HOT_R = HOT_A + 10, /* two results of 16 bytes */
     HOT_RESERVED = HOT_R + 3,
@@ -63,6 +61,7 @@ enum hot_const {
     K_CONSTS
 };
 void jit_hot_constants(uint64_t *hot);
+_Static_assert(HOT_A % 2 == 0 && HOT_W % 2 == 0 && HOT_X % 2 == 0 && HOT_K % 2 == 0, "vectors are aligned");
 _Static_assert((int)HOT_WORDS <= (int)CPU_HOT, "cpu.h reserves this much");
 
 /* MXCSR as generated code starts with: round to nearest, exceptions masked, no flags. */
