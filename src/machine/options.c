@@ -617,7 +617,7 @@ static struct config *config_new(void)
     c->cpu = cpu_model_find("cortex-a57");
     c->smp = 1;
     c->ram = UINT64_C(512) << 20;
-    c->engine = &interp_engine;
+    c->engine = &jit_engine;
     c->legacy_virtio = true;
     c->highmem = true;
     c->escape = 1;
