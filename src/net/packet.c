@@ -9,7 +9,7 @@
 
 enum { ETH = NIC_ETHERNET_HEADER, IP4_HEADER = 20, IP6_HEADER = 40, TCP_HEADER = 20, PROTO_TCP = 6 };
 enum { TYPE_IP4 = 0x0800, TYPE_IP6 = 0x86dd, IP_DF = 0x4000, IP_MF = 0x2000, IP_OFFSET = 0x1fff };
-enum { TCP_SYN = 2, OPT_END = 0, OPT_NOP = 1, OPT_MSS = 2 };
+enum { TCP_FIN = 1, TCP_PSH = 8 };
 
 static unsigned get16(const uint8_t *p)
 {
@@ -44,43 +44,6 @@ static size_t find_tcp(const uint8_t *f, size_t len)
     return at;
 }
 
-/* RFC 1624, eqn. 3 */
-static void adjust_checksum(uint8_t *sum, unsigned from, unsigned to)
-{
-    uint32_t s = (~get16(sum) & 0xffff) + (~from & 0xffff) + to;
-
-    s = (s & 0xffff) + (s >> 16);
-    s = (s & 0xffff) + (s >> 16);
-    put16(sum, ~s & 0xffff);
-}
-
-void packet_raise_mss(uint8_t *f, size_t len)
-{
-    size_t tcp = find_tcp(f, len), at, end;
-
-    if (!tcp || !(f[tcp + 13] & TCP_SYN))
-        return;
-    end = tcp + (f[tcp + 12] >> 4) * 4u;
-    for (at = tcp + TCP_HEADER; at < end && f[at] != OPT_END;) {
-        if (f[at] == OPT_NOP) {
-            at++;
-        } else if (at + 2 > end || f[at + 1] < 2 || f[at + 1] > end - at) {
-            return;
-        } else if (f[at] == OPT_MSS && f[at + 1] == 4) {
-            unsigned to = 65535 - (unsigned)(tcp - ETH) - TCP_HEADER;
-
-            /* The sum is of words of the segment: at an odd place the bytes change sides. */
-            if ((at - tcp) % 2 == 0) {
-                adjust_checksum(f + tcp + 16, get16(f + at + 2), to);
-                put16(f + at + 2, to);
-            }
-            return;
-        } else {
-            at += f[at + 1];
-        }
-    }
-}
-
 uint16_t packet_segment(const uint8_t *f, size_t len)
 {
     size_t tcp = find_tcp(f, len);
@@ -88,15 +51,67 @@ uint16_t packet_segment(const uint8_t *f, size_t len)
     return tcp ? (uint16_t)(NIC_MTU - (tcp - ETH) - (f[tcp + 12] >> 4) * 4u) : 0;
 }
 
-static unsigned header_sum(const uint8_t *ip, unsigned len)
+static uint32_t sum_words(uint32_t sum, const uint8_t *p, size_t len)
 {
-    uint32_t s = 0;
+    size_t i;
 
-    for (unsigned i = 0; i < len; i += 2)
-        s += get16(ip + i);
-    s = (s & 0xffff) + (s >> 16);
-    s = (s & 0xffff) + (s >> 16);
-    return ~s & 0xffff;
+    for (i = 0; i + 1 < len; i += 2)
+        sum += get16(p + i);
+    return len % 2 ? sum + ((uint32_t)p[i] << 8) : sum;
+}
+
+/* RFC 1071; len of at most 64 KiB does not overflow the sum. */
+static unsigned checksum(uint32_t sum)
+{
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    return ~sum & 0xffff;
+}
+
+/* Length, identification and sums of piece n of a TCP segment whose headers out begins with. */
+static void finish_piece(uint8_t *out, size_t tcp, size_t len, unsigned n)
+{
+    uint8_t *ip = out + ETH;
+    bool v4 = get16(out + 12) == TYPE_IP4;
+    uint32_t sum = sum_words(PROTO_TCP + (uint32_t)(len - tcp), ip + (v4 ? 12 : 8), v4 ? 8 : 32);
+
+    if (v4) {
+        put16(ip + 2, (unsigned)(len - ETH));
+        put16(ip + 4, get16(ip + 4) + n);
+        put16(ip + 10, 0);
+        put16(ip + 10, checksum(sum_words(0, ip, tcp - ETH)));
+    } else {
+        put16(ip + 4, (unsigned)(len - ETH - IP6_HEADER));
+    }
+    put16(out + tcp + 16, 0);
+    put16(out + tcp + 16, checksum(sum_words(sum, out + tcp, len - tcp)));
+}
+
+bool packet_split(const uint8_t *f, size_t len, void (*send)(void *, uint8_t *, size_t), void *opaque)
+{
+    uint8_t out[ETH + NIC_MTU];
+    size_t tcp = find_tcp(f, len), head, size, part, most;
+
+    if (!tcp)
+        return false;
+    head = tcp + (f[tcp + 12] >> 4) * 4u;
+    most = ETH + NIC_MTU - head;
+    size = len - head;
+    for (size_t at = 0; at < size; at += part) {
+        uint32_t seq;
+
+        part = size - at < most ? size - at : most;
+        memcpy(out, f, head);
+        memcpy(out + head, f + head + at, part);
+        seq = (get16(out + tcp + 4) << 16 | get16(out + tcp + 6)) + (uint32_t)at;
+        put16(out + tcp + 4, seq >> 16);
+        put16(out + tcp + 6, seq & 0xffff);
+        if (at + part < size)
+            out[tcp + 13] &= (uint8_t)~(TCP_FIN | TCP_PSH);
+        finish_piece(out, tcp, head + part, (unsigned)(at / most));
+        send(opaque, out, head + part);
+    }
+    return true;
 }
 
 bool packet_fragment(const uint8_t *f, size_t len, void (*send)(void *, uint8_t *, size_t), void *opaque)
@@ -120,7 +135,7 @@ bool packet_fragment(const uint8_t *f, size_t len, void (*send)(void *, uint8_t 
         put16(ip + 2, head + part);
         put16(ip + 6, at / 8 | (left > part || (flags & IP_MF) ? IP_MF : 0));
         put16(ip + 10, 0);
-        put16(ip + 10, header_sum(ip, head));
+        put16(ip + 10, checksum(sum_words(0, ip, head)));
         send(opaque, out, ETH + head + part);
     }
     return true;

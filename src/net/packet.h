@@ -1,5 +1,5 @@
 /*
- * What the glue has to know of IP and TCP: maximum segment sizes, and fragments.
+ * What the glue has to know of IP and TCP: how packets above the MTU are cut.
  */
 #ifndef ARMLET_NET_PACKET_H
 #define ARMLET_NET_PACKET_H
@@ -10,12 +10,6 @@
 
 #include "base/nic.h"
 
-/*
- * Raises the MSS that a TCP SYN offers to what an IP packet can hold, so that the other side makes large segments.
- * Anything else is left alone, malformed frames included.
- */
-void packet_raise_mss(uint8_t *frame, size_t len);
-
 /* The payload size of MTU-sized segments, when the frame is a whole TCP segment (not a fragment); otherwise 0. */
 uint16_t packet_segment(const uint8_t *frame, size_t len);
 
@@ -25,5 +19,9 @@ uint16_t packet_segment(const uint8_t *frame, size_t len);
  */
 bool packet_fragment(const uint8_t *frame, size_t len, void (*send)(void *opaque, uint8_t *data, size_t len),
                      void *opaque);
+
+/* The same for a TCP segment over IPv4 or IPv6: smaller segments, with their checksums. */
+bool packet_split(const uint8_t *frame, size_t len, void (*send)(void *opaque, uint8_t *data, size_t len),
+                  void *opaque);
 
 #endif

@@ -1,10 +1,9 @@
 /*
  * libslirp on a thread: frames between it and the card, its sockets and timers on a GMainContext.
  *
- * Large segments: when the guest can take them, the MSS in its SYNs is raised, so that libslirp cuts its TCP streams
- * into pieces of up to 64 KiB, which the guest gets as one frame with the segment size it asked for; what the guest
- * sends in large segments libslirp takes as it is.  Datagrams above the MTU are fragmented here.  Left out: large TCP
- * segments to a guest that cannot take them (its SYN had no MSS option): they are lost.
+ * libslirp is told of a large MTU, so that it cuts its TCP streams into pieces of up to 32 KiB.  A guest that can take
+ * large segments gets such a piece as one frame; for others it is cut here, as are datagrams above the MTU.  What the
+ * guest sends in large segments libslirp takes as it is.
  *
  * Threading: one thread a network; `lock' around every use of libslirp.  A burst (base/nic.h) lies within `lock'.
  */
@@ -46,7 +45,8 @@ static void frame_to_card(struct user_net *n, const struct nic_frame *f)
         to_card(n, f->data, f->len);
     else if (f->segment && n->nic->ops->takes_large(n->nic))
         n->nic->ops->receive(n->nic, f);
-    else if (f->segment || !packet_fragment(f->data, f->len, to_card, n))
+    else if (f->segment ? !packet_split(f->data, f->len, to_card, n)
+                        : !packet_fragment(f->data, f->len, to_card, n))
         trace(NET, "a frame of %zu bytes is too large for the guest", f->len);
 }
 
@@ -118,8 +118,6 @@ void user_net_inject(struct user_net *n, const void *data, size_t len, uint16_t 
 
 void user_net_pass(struct user_net *n, const struct nic_frame *f)
 {
-    if (n->nic->ops->takes_large(n->nic))
-        packet_raise_mss(f->data, f->len);
     slirp_input(n->slirp, f->data, (int)f->len);
 }
 
