@@ -2,9 +2,9 @@
  * Finding an object of which only the number is known: after a restart, after a rename by the host, after eviction.
  *
  * A walk over the export notes the number, the directory and the name of everything (a readdir, no stat of files).
- * The result serves for all the handles that come next; a number that is not in it starts a new walk only when the
- * last one is older than WALK_RATIO times what it cost, so that stale handles cannot keep the host busy.  A hit is a
- * guess that the caller's key check decides.
+ * The result serves for all the handles that come next; a hit is a guess that is checked.  What was seen before the
+ * walk and is not in it is gone.  A number never seen that is not in it starts a new walk only when the last one is
+ * older than WALK_RATIO times what it cost, so that made-up handles cannot keep the host busy.
  * Threading: the server's.
  */
 #include "nfs/tree.h"
@@ -126,7 +126,7 @@ static void build(struct tree *tree)
         walk(ix, fd, 0, 0);
     tree->index = ix;
     tree->index_cost = (g_get_monotonic_time() - start) / 1000;
-    tree->index_built = tree->now + tree->index_cost;
+    tree->index_built = tree->now;
 }
 
 /*
@@ -176,13 +176,16 @@ static int search(struct tree *tree, const struct node_key *key, struct node **n
     return -ESTALE;
 }
 
-int index_find(struct tree *tree, const struct node_key *key, struct node **node)
+int index_find(struct tree *tree, const struct node_key *key, int64_t seen, struct node **node)
 {
+    bool listed = tree->index && g_hash_table_contains(tree->index->by_ino, (gpointer)(uintptr_t)key->ino);
     int64_t age = tree->now - tree->index_built;
 
-    if (tree->index && !search(tree, key, node))
+    if (listed && !search(tree, key, node))
         return 0;
-    if (tree->index_built && age < MAX(WALK_AGAIN_MS, tree->index_cost * WALK_RATIO))
+    if (tree->index && !listed && seen >= 0 && tree->index_built > seen)
+        return -ESTALE;
+    if (tree->index && !listed && seen < 0 && age < MAX(WALK_AGAIN_MS, tree->index_cost * WALK_RATIO))
         return -ESTALE;
     build(tree);
     return search(tree, key, node);

@@ -160,6 +160,12 @@ ssize_t tree_readlink(struct node *node, char *buf)
     fd = node_pathfd(node, &owned);
     if (fd < 0)
         return fd;
+    /* On the way it may have turned out that another file stands for the link now. */
+    if (S_ISREG(node->type)) {
+        if (owned)
+            close(fd);
+        return read_stand_in(node, buf);
+    }
     n = readlinkat(fd, "", buf, TREE_LINK_MAX);
     err = -errno;
     if (owned)

@@ -95,6 +95,13 @@ static int read_meta_at(int dirfd, const char *name, struct meta *meta)
     return take_text(n, text, meta);
 }
 
+bool meta_replaces(int dirfd, const char *name, const struct node_key *id)
+{
+    struct meta meta;
+
+    return !read_meta_at(dirfd, name, &meta) && meta.present && meta.id_ino == id->ino && meta.id_born == id->born;
+}
+
 static bool same_time(const struct timespec *a, const struct timespec *b)
 {
     return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;

@@ -684,8 +684,10 @@ static int link_host(struct node *node, struct node *dir, const char *name)
 
     if (to < 0)
         return to;
-    if (!node->places)
-        return -ESTALE;
+    /* By name, because an ordinary user may not link a descriptor: so the name must be right. */
+    from = node_repair(node);
+    if (from)
+        return from;
     from = node_dirfd(node->places->parent);
     if (from < 0)
         return from;

@@ -106,8 +106,13 @@ struct node *node_get(struct tree *tree, const struct statx *stx)
 
 void node_alias(struct node *node, const struct node_key *id)
 {
-    if (key_equal(&node->id, id) || g_hash_table_contains(node->tree->by_key, id))
+    struct node *old = g_hash_table_lookup(node->tree->by_key, id);
+
+    /* A node that is itself still what it was cannot have been replaced; another one's alias is not taken. */
+    if (old == node || (old && (!key_equal(&old->host, id) || !S_ISLNK(old->type))))
         return;
+    if (old)
+        g_hash_table_remove(node->tree->by_key, id);
     node->id = *id;
     g_hash_table_replace(node->tree->by_key, &node->id, node);
 }
@@ -360,8 +365,25 @@ static struct node *find_loose(struct node *node)
     return node;
 }
 
+/* Another server of the same tree gave the link to somebody: the file that stands for it now takes the node over. */
+static bool was_replaced(struct node *node)
+{
+    const struct place *place = node->places;
+    struct statx stx;
+    int fd;
+
+    if (!S_ISLNK(node->type) || !place || !node->tree->xattr)
+        return false;
+    fd = place->parent->fd >= 0 ? place->parent->fd : node_dirfd(place->parent);
+    if (fd < 0 || node->places != place || statx_at(fd, place->name, &stx) || !S_ISREG(stx.stx_mode) ||
+        !meta_replaces(fd, place->name, &node->id))
+        return false;
+    node_become(node, &stx);
+    return true;
+}
+
 /* Forget the names that do not lead to the node, its ancestors' too, and look for better ones.  0 or -ESTALE. */
-static int repair(struct node *node)
+int node_repair(struct node *node)
 {
     g_autoptr(GPtrArray) chain = g_ptr_array_new();
 
@@ -376,9 +398,11 @@ static int repair(struct node *node)
             bad = find_loose(node);
         }
         node_close(bad);
+        if (was_replaced(bad))
+            continue;
         if (bad->places)
             node_drop_place(bad, bad->places->parent, bad->places->name);
-        if (!bad->places && index_find(node->tree, &bad->host, NULL))
+        if (!bad->places && index_find(node->tree, &bad->host, bad->checked, NULL))
             return -ESTALE;
     }
     return -ESTALE;
@@ -405,7 +429,7 @@ static int open_node(struct node *node, int flags, bool from_root, struct statx 
             close(fd);
         if (!is_lost(err))
             return err;
-        err = repair(node);
+        err = node_repair(node);
         if (err)
             return err;
     }
@@ -626,7 +650,7 @@ int tree_node(struct tree *tree, const uint8_t *handle, struct node **node)
 
     *node = g_hash_table_lookup(tree->by_key, &key);
     if (!*node)
-        return index_find(tree, &key, node);
+        return index_find(tree, &key, -1, node);
     g_queue_unlink(&tree->nodes, &(*node)->node_link);
     g_queue_push_head_link(&tree->nodes, &(*node)->node_link);
     return 0;

@@ -136,6 +136,8 @@ void node_close(struct node *node);
 void node_alias(struct node *node, const struct node_key *id);
 /* Another file, `stx', has taken the node's place; handles stay. */
 void node_become(struct node *node, const struct statx *stx);
+/* Makes sure that the first place of the node leads to it, and those above; -ESTALE. */
+int node_repair(struct node *node);
 /* Stat the object itself, wherever it is now. */
 int node_stat(struct node *node, struct statx *stx);
 /* A directory's descriptor; kept open by the cache. */
@@ -150,8 +152,11 @@ int statx_at(int fd, const char *name, struct statx *stx);
 void fd_path(char buf[32], int fd);
 
 /* --- index.c: finding what only a handle names --- */
-/* Adds a place to `node', or makes the node of `key'; -ESTALE. */
-int index_find(struct tree *tree, const struct node_key *key, struct node **node);
+/*
+ * Makes the node of `key' if need be, and adds its place; -ESTALE.  `seen': when (ms) it was last known to be there, -1
+ * for never.  node may be NULL.
+ */
+int index_find(struct tree *tree, const struct node_key *key, int64_t seen, struct node **node);
 void index_free(struct index *index);
 
 /* --- meta.c: what the guest sees --- */
@@ -165,6 +170,8 @@ bool cred_in_group(const struct cred *cred, uint32_t gid);
 bool attr_may(const struct attr *attr, const struct cred *cred, unsigned want);
 /* Make the object at pathfd show these; `stx' is its present state.  Mode without type. */
 int meta_apply(struct node *node, int pathfd, const struct statx *stx, const struct meta *want);
+/* Does the regular file of that name stand for what was `id'? */
+bool meta_replaces(int dirfd, const char *name, const struct node_key *id);
 /* What the object shows now, as a meta. */
 int meta_get(struct node *node, const struct statx *stx, struct meta *meta);
 int meta_write(int pathfd, const struct meta *meta);
