@@ -181,8 +181,10 @@ unsigned emit_temp(struct emit *e)
         }
         best = i;
     }
-    if (best == TEMPS)
-        BUG("no temporary left for %s", ir_info[op_of(e, e->at)->op].name);
+    if (best == TEMPS) { /* an address and two values to store that are all computed: emit less, or interpret */
+        e->failed = true;
+        return jit_temps[0];
+    }
     if (e->tmp[best])
         spill_temp(e, best);
     e->locked |= (uint8_t)(1u << best);
@@ -1648,6 +1650,7 @@ bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned
     memset(e->xof, 0, block->n);
     memset(e->zext, 0, block->n);
     e->xlocked = 0;
+    emit_find_needs(e, block);
     e->block = block;
     e->uses = uses;
     e->page_off = page_off;

@@ -28,7 +28,7 @@ struct loc {
 
 struct cold { /* code that is put behind the block */
     uint8_t kind;         /* enum cold_kind */
-    uint8_t t0;           /* COLD_MEM: its scratch register */
+    uint8_t t0, t1;       /* COLD_MEM: its scratch registers */
     uint8_t bytes;        /* of the whole access */
     uint8_t data[2];      /* host registers of values or results, or vector locations' registers */
     uint16_t insn;        /* index of the instruction in the block */
@@ -66,6 +66,7 @@ struct emit {
     uint16_t wslot[W_SLOTS];
     uint16_t xreg[XMMS];   /* value in each xmm register, 0: none */
     uint8_t xof[IR_MAX];   /* xmm register that holds a value + 1 */
+    uint8_t need[IR_MAX];  /* bytes of a vector value that its uses look at */
     uint8_t zext[IR_MAX];  /* the value is zero above this many bytes; 0: not known */
     uint16_t xlocked;      /* bit per xmm register */
     uint16_t gx_live[32], gw_live[32]; /* values that live in the home and will be used */
@@ -144,6 +145,8 @@ void emit_store_exclusive(struct emit *e, unsigned size, unsigned host, unsigned
 void emit_memory_cold(struct emit *e, struct cold *c);
 void emit_vector(struct emit *e, const struct ir *ir);   /* emit_vec.c */
 void emit_vector_cold(struct emit *e, struct cold *c);
+/* Before the first operation: e->need. */
+void emit_find_needs(struct emit *e, const struct ir_block *block);
 bool emit_is_vector(unsigned op);
 /* Native code for the operation, or false and nothing is done. */
 bool emit_simd(struct emit *e, const struct ir *ir);     /* emit_simd.c: integers, permutations, cryptography */

@@ -117,6 +117,7 @@ static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool st
     x86_load(&e->x, true, t1, plus(entry, offsetof(struct jtlb_entry, addend)));
     c->ea = ea;
     c->t0 = (uint8_t)t0;
+    c->t1 = (uint8_t)t1;
     c->bytes = wide ? 1 : (uint8_t)bytes;
     c->keep = emit_xmm_live(e);
     return c;
@@ -357,10 +358,56 @@ static void cold_results(struct emit *e, const struct ir *ir, const struct cold 
     }
 }
 
+/* t1 = the addend of the page of ea + off, 16 bytes there being aligned; the jump is taken when they are not, or on a miss. */
+static uint8_t *half_lookup(struct emit *e, const struct cold *c, bool store, int32_t off)
+{
+    int32_t tag = store ? offsetof(struct jtlb_entry, wtag) : offsetof(struct jtlb_entry, rtag);
+
+    x86_lea(&e->x, true, c->t0, plus(c->ea, off));
+    x86_mov_rr(&e->x, true, c->t1, c->t0);
+    x86_shift_ri(&e->x, true, SH_SHR, c->t1, MEM_PAGE_SHIFT - JTLB_SHIFT);
+    x86_alu_ri(&e->x, false, ALU_AND, c->t1, JTLB_MASK);
+    x86_alu_rm(&e->x, true, ALU_XOR, c->t0, MEMX(REG_TLB, c->t1, 0, tag));
+    x86_test_ri(&e->x, true, c->t0, (int32_t)0xfffff00fu);
+    uint8_t *miss = x86_jcc(&e->x, CC_NE);
+    x86_load(&e->x, true, c->t1, MEMX(REG_TLB, c->t1, 0, offsetof(struct jtlb_entry, addend)));
+    return miss;
+}
+
+static void half_access(struct emit *e, const struct cold *c, bool store, unsigned i)
+{
+    struct hmem host = MEMX(c->ea.base, c->t1, 0, c->ea.disp + 16 * (int32_t)i);
+
+    if (store)
+        x86_movdqu_store(&e->x, host, c->x[i]);
+    else if (c->x[i] != NO_XMM)
+        x86_movdqu_load(&e->x, c->x[i], host);
+}
+
+/*
+ * A pair of Q registers, each of them aligned, across a page boundary: every page once in a MEMSET or MEMCPY.  Both pages
+ * are looked up before either is written.
+ */
+static void split_pair(struct emit *e, const struct cold *c, bool store)
+{
+    uint8_t *miss0 = half_lookup(e, c, store, 0), *miss1 = half_lookup(e, c, store, 16);
+
+    half_access(e, c, store, 1);
+    uint8_t *never = half_lookup(e, c, store, 0);
+    half_access(e, c, store, 0);
+    x86_jmp_to(&e->x, c->back);
+    x86_here(&e->x, miss0);
+    x86_here(&e->x, miss1);
+    x86_here(&e->x, never);
+}
+
 void emit_memory_cold(struct emit *e, struct cold *c)
 {
     const struct ir *ir = &e->block->ir[c->id];
     uint8_t *slow = NULL, *slow2 = NULL;
+
+    if (is_wide(ir->op) && is_pair(ir->op) && (ir->k & MO_SIZE) == MO_128)
+        split_pair(e, c, is_store(ir->op));
 
     if (c->bytes > 1 && !(ir->k & MO_ALIGN)) {
         x86_test_ri(&e->x, true, c->t0, (int32_t)0xfffff000u);

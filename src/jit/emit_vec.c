@@ -13,6 +13,8 @@
  */
 #include "jit/emit.h"
 
+#include <glib.h>
+
 #include "base/report.h"
 #include "jit/x86_sse.h"
 
@@ -102,6 +104,57 @@ void emit_xmm_free(struct emit *e, unsigned r)
     e->xlocked &= (uint16_t)~(1u << r);
 }
 
+/* Bytes of each vector operand that operation ir looks at. */
+static unsigned bytes_needed(const struct ir *ir)
+{
+    unsigned lane = 1u << shape_es(ir->k);
+
+    switch (ir->op) {
+    case IR_f_fcmp: return 1u << ir->k;
+    case IR_w_fcvt: return 1u << ir->imm16;
+    case IR_store_w: return 1u << (ir->k & MO_SIZE);
+    case IR_w_scvtf_x: case IR_w_ucvtf_x: return 8;
+    case IR_v_lane: case IR_v_lane_s: return (ir->x + 1u) << ir->k;
+    case IR_w_dup_lane: return (ir->x + 1u) << shape_es(ir->k);
+    case IR_w_fadd: case IR_w_fsub: case IR_w_fmul: case IR_w_fdiv: case IR_w_fmla: case IR_w_fsqrt: case IR_w_fneg:
+    case IR_w_fabs: case IR_w_fabd: case IR_w_fmax: case IR_w_fmin: case IR_w_fmaxnm: case IR_w_fminnm: case IR_w_frint:
+    case IR_w_fcvts_x: case IR_w_fcvtu_x:
+        return ir->k >> 2 ? 16 : lane;
+    default: return 16;
+    }
+}
+
+/*
+ * What scalar operations alone use is loaded as a scalar, with zeros above, so that their results need no clearing: it
+ * would be a part of every chain of operations.
+ */
+void emit_find_needs(struct emit *e, const struct ir_block *block)
+{
+    memset(e->need, 0, block->n);
+    for (unsigned id = 1; id < block->n; id++) {
+        const struct ir *ir = &block->ir[id];
+        const char *types = ir_info[ir->op].operands;
+        for (unsigned i = 0; types[i]; i++) {
+            if (types[i] != 'W')
+                continue;
+            unsigned n = bytes_needed(ir), v = ir_operand(ir, i);
+            e->need[v] = (uint8_t)MAX(n, e->need[v]);
+        }
+    }
+}
+
+static void load_needed(struct emit *e, unsigned id, unsigned r, struct hmem m)
+{
+    unsigned need = e->need[id] <= 4 ? 4 : e->need[id] <= 8 ? 8 : 16;
+
+    if (need == 16 || op_of(e, id)->op != IR_get_w || e->loc[id].kind != L_GW) {
+        x86_movdqu_load(&e->x, r, m);
+        return;
+    }
+    xop2m(&e->x, XOP(need == 4 ? PP_F3 : PP_F2, MAP_0F, 0x10), r, m);
+    e->zext[id] = (uint8_t)need;
+}
+
 unsigned emit_xmm(struct emit *e, unsigned id)
 {
     struct hmem m;
@@ -115,7 +168,7 @@ unsigned emit_xmm(struct emit *e, unsigned id)
         return XMM_FIRST;
     }
     unsigned r = emit_xmm_dest(e);
-    x86_movdqu_load(&e->x, r, m);
+    load_needed(e, id, r, m);
     e->xreg[r] = (uint16_t)id;
     e->xof[id] = (uint8_t)(r + 1);
     return r;
