@@ -58,7 +58,8 @@ struct cpu_debug {
     bool exempt_watches; /* and not only from breakpoints */
     bool step_masks;     /* an external step takes no interrupts */
     uint64_t range_start, range_end; /* an external step goes on while pc is in it */
-    uint64_t filter;     /* a bit for each (va >> 2) % 64 that has a breakpoint: two thousand cost nothing elsewhere */
+    uint64_t filter;     /* a bit for each hash of an address that has a breakpoint: two thousand cost little elsewhere */
+    uint64_t pages;      /* likewise for pages */
     bool stepping; /* this instruction is being stepped by the guest */
 };
 
@@ -104,6 +105,11 @@ static bool any_enabled(const uint32_t *control, unsigned n)
     return all & 1;
 }
 
+static uint64_t page_bit(uint64_t va)
+{
+    return UINT64_C(1) << ((va >> MEM_PAGE_SHIFT ^ va >> 18) & 63);
+}
+
 static uint64_t filter_bit(uint64_t va)
 {
     return UINT64_C(1) << ((va >> 2 ^ va >> 8 ^ va >> 14) & 63);
@@ -115,12 +121,14 @@ static void reconfigure(struct cpu *cpu)
     struct cpu_debug *d = cpu->debug;
 
     d->external_breaks = d->external_watches = false;
-    d->filter = 0;
+    d->filter = d->pages = 0;
     for (unsigned i = 0; i < d->points->len; i++) {
         const struct point *p = &g_array_index(d->points, struct point, i);
 
-        if (p->kind == DEBUG_BREAK)
+        if (p->kind == DEBUG_BREAK) {
             d->filter |= filter_bit(p->va);
+            d->pages |= page_bit(p->va);
+        }
         d->external_breaks |= p->kind == DEBUG_BREAK;
         d->external_watches |= p->kind != DEBUG_BREAK;
     }
@@ -538,6 +546,14 @@ void debug_set_step_range(struct cpu *cpu, uint64_t start, uint64_t end)
 void debug_set_step_masks_interrupts(struct cpu *cpu, bool on)
 {
     cpu->debug->step_masks = on;
+}
+
+bool debug_page_is_quiet(const struct cpu *cpu)
+{
+    const struct cpu_debug *d = cpu->debug;
+
+    return d->external_breaks && !(d->pages & page_bit(cpu->pc)) && !d->external_step && !d->breaks && !d->step &&
+           !d->resuming && !d->exempt;
 }
 
 bool debug_stepping(const struct cpu *cpu)

@@ -65,6 +65,8 @@ void debug_hold(struct cpu *cpu);
 /* A single step ends only outside [start, end); 0, 0: after each instruction.  And it takes no interrupt meanwhile. */
 void debug_set_step_range(struct cpu *cpu, uint64_t start, uint64_t end);
 void debug_set_step_masks_interrupts(struct cpu *cpu, bool on);
+/* While cpu->debug_slow: that is only for external breakpoints, and none is in the page of cpu->pc. */
+bool debug_page_is_quiet(const struct cpu *cpu);
 /* For the engine: a single step is on (WFI and WFE do not sleep); and interrupts must wait for it. */
 bool debug_stepping(const struct cpu *cpu);
 bool debug_holds_interrupts(const struct cpu *cpu);

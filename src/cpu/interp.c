@@ -511,6 +511,17 @@ void interp_step(struct cpu *cpu)
     step_checked(cpu);
 }
 
+void interp_run_checked(struct cpu *cpu)
+{
+    struct slot *slots;
+
+    make_cache(cpu);
+    if (cpu->il || !debug_page_is_quiet(cpu))
+        step_checked(cpu);
+    else if (fetch(cpu, &slots))
+        run_page(cpu, slots);
+}
+
 bool interp_exec_word(struct cpu *cpu, uint32_t word)
 {
     struct slot slot;
@@ -544,7 +555,7 @@ static void interp_run(struct cpu *cpu)
             cpu_take_interrupt(cpu);
         }
         if (unlikely(cpu->debug_slow || cpu->il)) {
-            step_checked(cpu);
+            interp_run_checked(cpu);
             if (debug_stopped(cpu))
                 return;
         } else if (fetch(cpu, &slots)) {

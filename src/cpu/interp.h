@@ -13,6 +13,11 @@ struct cpu;
 /* Execute exactly one instruction at cpu->pc, its fetch and debug checks included; cpu->pc is then the next one's. */
 void interp_step(struct cpu *cpu);
 /*
+ * While cpu->debug_slow or cpu->il: one instruction with all checks, or many where no breakpoint can be near.  Stops may
+ * be waiting afterwards (debug_stopped()), interrupts too.
+ */
+void interp_run_checked(struct cpu *cpu);
+/*
  * Execute word as if it stood at cpu->pc, without fetch or debug checks; cpu->pc is then the next instruction's.
  * False: it did not complete, an exception other than SVC, HVC or BRK was taken.
  */

@@ -783,7 +783,7 @@ static void jit_run(struct cpu *cpu)
         }
         if (unlikely(cpu->debug_slow || cpu->il)) {
             cpu->hot[HOT_LINK] = 0;
-            interp_step(cpu);
+            interp_run_checked(cpu);
             if (debug_stopped(cpu))
                 return;
         } else {
