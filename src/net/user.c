@@ -452,9 +452,13 @@ struct user_net *user_net_start(const SlirpConfig *config)
 
 void user_net_free(struct user_net *n)
 {
+    struct nic *nic = n ? n->nic : NULL;
+
     if (!n)
         return;
     port_detach(&n->port);
+    if (nic)
+        nic->port = NULL; /* the card of a machine that could not be made goes after its network */
     if (n->slirp)
         slirp_cleanup(n->slirp);
     g_queue_clear_full(&n->injected, g_free);

@@ -35,7 +35,7 @@ struct user_net_options {
 struct user_net;
 
 struct user_net *user_net_new(const struct user_net_options *options, GError **err);
-/* After the card.  NULL is allowed. */
+/* After the card, or when no vCPU runs: the card then has no cable.  NULL is allowed. */
 void user_net_free(struct user_net *net);
 /* For the card's options. */
 struct net_port *user_net_port(struct user_net *net);
