@@ -3,6 +3,7 @@
 #   make [build]          the program: build/armlet
 #   make run              a shell in an unmodified Debian arm64 kernel; ARGS= goes to `armlet boot'
 #   make check            all tests; ARGS="NAME..." runs some suites of tests/suites.toml
+#   make check-long       the suites that take too long for that: sanitizer builds, a million litmus rounds, many boots
 #   make bench            speed, beside QEMU's in the same run
 #   make lint             what a tool can find fault with
 #   make install          to PREFIX (/usr/local), DESTDIR honoured
@@ -25,6 +26,10 @@ run: deps-run build
 check: deps-check $(BUILD)/build.ninja $(BUILD)/with-tests
 	@$(call compile,)
 	@tools/check $(BUILD) $(ARGS)
+
+check-long: deps-check $(BUILD)/build.ninja $(BUILD)/with-tests
+	@$(call compile,)
+	@tools/check --long $(BUILD) $(ARGS)
 
 bench: deps-bench build
 	@$(call compile,tests/lab_paths)
@@ -56,4 +61,4 @@ $(BUILD)/with-tests: $(BUILD)/build.ninja
 	@touch $@
 
 .NOTPARALLEL:
-.PHONY: build run check bench lint install clean
+.PHONY: build run check check-long bench lint install clean
