@@ -249,7 +249,7 @@ static bool add_pairs(struct emit *e, const struct ir *ir)
             xop3i(&e->x, X_SHUFPS, 1, a, b, 0x88);
             xop3i(&e->x, X_SHUFPS, d, a, b, 0xdd);
         }
-        xop3(&e->x, fop(ir->k, F_ADD), d, 1, d);
+        xop3(&e->x, fop(ir->k, F_ADD), d, d, 1);
     }
     redo_nan(e, ir->k, &s, d);
     emit_xmm_clip(e, d, shape_bytes(ir->k));

@@ -210,12 +210,11 @@ static bool one_source(struct emit *e, const struct ir *ir)
     default: /* cnt */
         x86_movdqu_load(&e->x, 0, konst(K_COUNTS));
         xop3m(&e->x, X_PAND, 1, a, konst(K_NIBBLES));
-        xop3(&e->x, X_PSHUFB, 1, 0, 1);
         shift(e, 1, PSRL, 2, a, 4);
         xop3m(&e->x, X_PAND, 2, 2, konst(K_NIBBLES));
-        x86_movdqa_rr(&e->x, 3, 0);
-        xop3(&e->x, X_PSHUFB, 3, 3, 2);
-        xop3(&e->x, simple(IR_w_add, 0), d, 1, 3);
+        xop3(&e->x, X_PSHUFB, d, 0, 1);
+        xop3(&e->x, X_PSHUFB, 3, 0, 2);
+        xop3(&e->x, simple(IR_w_add, 0), d, d, 3);
         break;
     }
     return result(e, ir, d, true);
@@ -382,7 +381,7 @@ static bool pairwise(struct emit *e, const struct ir *ir)
     join(e, ir->k, &a, &b);
     every_other(e, es, false, 0, a, b);
     every_other(e, es, true, d, a, b);
-    xop3(&e->x, op, d, 0, d);
+    xop3(&e->x, op, d, d, 0);
     return result(e, ir, d, false);
 }
 

@@ -8,6 +8,7 @@
 #ifndef ARMLET_JIT_X86_SSE_H
 #define ARMLET_JIT_X86_SSE_H
 
+#include "base/report.h"
 #include "jit/state.h"
 #include "jit/x86.h"
 
@@ -61,8 +62,10 @@ static inline void xop3(struct x86 *x, unsigned op, unsigned d, unsigned a, unsi
     if (jit_host.avx) {
         xvex_head(x, op, false, d, a, NO_REG, b);
     } else {
-        if (d != a)
+        if (d != a) {
+            BUG_ON(d == b);
             x86_movdqa_rr(x, d, a);
+        }
         xsse_head(x, op, false, d, NO_REG, b);
     }
     x86_modrm_reg(x, d, b);
