@@ -15,6 +15,7 @@
 #include "dev/fw_cfg.h"
 #include "dev/gicv2.h"
 #include "dev/gicv2m.h"
+#include "dev/pci.h"
 #include "dev/pl011.h"
 #include "dev/pl031.h"
 #include "dev/pl061.h"
@@ -22,16 +23,20 @@
 #include "virtio/blk.h"
 #include "virtio/console.h"
 #include "virtio/mmio.h"
+#include "virtio/net.h"
+#include "virtio/pci.h"
 #include "virtio/rng.h"
 
 enum { RAM_BASE = 0x40000000, RAM_SIZE = 0x100000, RINGS = 0x10000 };
-enum { CPUS = 4, MAX_DEVICES = 16, DISK_SIZE = 1 << 20 };
+enum { CPUS = 4, MAX_DEVICES = 16, DISK_SIZE = 1 << 20, FRAMES = 8 };
+enum { ECAM = 0x3f000000, PCI_MMIO = 0x10000000, PCI_PIO = 0x3eff0000, PCI_CARDS = 3 };
 
 static GMutex lock;
 static struct mem *mem;
 static struct gicv2 *gic;
 static struct device *devices[MAX_DEVICES];
 static unsigned num_devices, first_virtio, cpu;
+static struct device *pcie;
 static struct fake_chardev *chars[3];
 static bool irq[CPUS];
 static uint64_t rng_state;
@@ -104,6 +109,156 @@ static struct virtio_device *new_serial(void)
     return vdev;
 }
 
+/* --- a network that sends back what it gets, some of it again and larger ------------------------------- */
+
+struct loop {
+    struct net_port port;
+    struct nic *nic;
+};
+static struct loop loops[2 + PCI_CARDS];
+
+static void loop_attach(struct net_port *port, struct nic *nic)
+{
+    ((struct loop *)port)->nic = nic;
+}
+
+static void loop_detach(struct net_port *port)
+{
+    ((struct loop *)port)->nic = NULL;
+}
+
+static void loop_kick(struct net_port *port)
+{
+    (void)port; /* bursts come by chance */
+}
+
+static const struct net_port_ops loop_ops = {loop_attach, loop_detach, loop_kick};
+
+static struct virtio_device *new_net(unsigned i)
+{
+    struct virtio_net_options o = {{0x52, 0x54, 0, 0x12, 0x34, 0x56}, &loops[i].port};
+
+    loops[i].port.ops = &loop_ops;
+    o.no_mergeable = i & 1;
+    return virtio_net_new(&lock, mem, &o);
+}
+
+static void network_traffic(void)
+{
+    static uint8_t large[NIC_MAX_FRAME];
+    struct nic *nic = loops[below(4) ? below(2) : below(2 + PCI_CARDS)].nic;
+    struct nic_frame f;
+
+    if (!nic)
+        return;
+    nic->ops->begin(nic);
+    while (nic->ops->transmit(nic, &f))
+        nic->ops->receive(nic, &f);
+    if (below(4) == 0) {
+        large[14] = below(2) ? 0x45 : 0x60;
+        large[14 + 32] = 0x50;
+        nic->ops->receive(nic, &(struct nic_frame){large, 54 + below(NIC_MAX_FRAME - 54), below(2) ? 1460 : 0});
+    }
+    nic->ops->end(nic);
+}
+
+/* --- PCI ------------------------------------------------------------------------------------------------ */
+
+static void see_message(void *opaque, uint64_t pa, uint32_t data, uint16_t requester)
+{
+    (void)opaque;
+    (void)requester;
+    if (pa == 0x08020040)
+        gicv2m_send(devices[1], data);
+}
+
+static void build_pci(void)
+{
+    struct pci_host_config c = {.ecam = {ECAM, 0x1000000}, .pio = {PCI_PIO, 0x10000}, .mmio = {PCI_MMIO, 0x2eff0000},
+                                .mmio64 = {UINT64_C(1) << 39, UINT64_C(1) << 39}, .message = see_message};
+    struct virtio_device *cards[PCI_CARDS] = {new_net(2), new_blk(true), new_net(4)};
+
+    for (unsigned i = 0; i < PCI_PINS; i++)
+        c.pin[i] = gicv2_spi(gic, 3 + i);
+    pcie = pci_host_new(&lock, mem, &c);
+    for (unsigned i = 0; i < PCI_CARDS; i++)
+        virtio_pci_plug(pcie, cards[i], &(struct virtio_pci_options){i != 1, i != 2, -1, (int)i - 1, i == 0});
+    pci_host_seal(pcie);
+}
+
+static uint64_t value(void);
+
+static void config_write(unsigned slot, unsigned off, uint64_t v)
+{
+    mem_io_write(mem, ECAM + (slot << 15) + off, 4, v & UINT32_MAX);
+}
+
+/* Bus on, BARs in a row (or on top of each other). */
+static void place_bars(unsigned slot)
+{
+    unsigned step = below(8) ? slot : 1;
+
+    config_write(slot, 0x10, 0x100 * step);
+    config_write(slot, 0x14, PCI_MMIO + 0x1000 * step);
+    config_write(slot, 0x20, 0x4000 * step);
+    config_write(slot, 0x24, 0x80);
+    config_write(slot, 0x30, (PCI_MMIO + 0x100000 * step) | 1);
+    config_write(slot, 0x04, 7);
+}
+
+/* A queue of the modern interface: its own 8 KiB of the area that no frame has. */
+static void start_pci_queue(unsigned slot, unsigned q)
+{
+    uint64_t base = (UINT64_C(1) << 39) + 0x4000 * slot, ring = RAM_BASE + (slot * 3 + q) * 0x2000;
+
+    mem_io_write(mem, base + 22, 2, q);
+    mem_io_write(mem, base + 24, 2, 1u << below(6));
+    mem_io_write(mem, base + 26, 2, below(4));
+    for (unsigned i = 0; i < 3; i++)
+        mem_io_write(mem, base + 32 + 8 * i, 8, ring + 0x800 * i);
+    mem_io_write(mem, base + 28, 2, 1);
+}
+
+static void start_pci(unsigned slot)
+{
+    uint64_t base = (UINT64_C(1) << 39) + 0x4000 * slot, offered;
+
+    place_bars(slot);
+    mem_io_write(mem, base + 20, 1, 0);
+    mem_io_write(mem, base + 20, 1, 3);
+    for (unsigned i = 0; i < 2; i++) {
+        mem_io_write(mem, base, 4, i);
+        mem_io_read(mem, base + 4, 4, &offered);
+        mem_io_write(mem, base + 8, 4, i);
+        mem_io_write(mem, base + 12, 4, offered);
+    }
+    mem_io_write(mem, base + 20, 1, 11);
+    config_write(slot, 0x98, 0x80000011); /* MSI-X on, where the card has it there */
+    mem_io_write(mem, PCI_MMIO + 0x1000 * slot + 0x10 * below(4), 4, 0x08020040);
+    mem_io_write(mem, PCI_MMIO + 0x1000 * slot + 0x10 * below(4) + 12, 4, 0);
+    for (unsigned q = 0; q < 3; q++)
+        start_pci_queue(slot, q);
+    mem_io_write(mem, base + 20, 1, 15);
+}
+
+static void pci_traffic(void)
+{
+    unsigned slot = below(PCI_CARDS + 2), size = 1u << below(3);
+    static const uint64_t areas[] = {PCI_MMIO, PCI_PIO, UINT64_C(1) << 39, UINT64_C(1) << 39};
+    uint64_t pa, v;
+
+    if (below(20) == 0)
+        start_pci(1 + below(PCI_CARDS));
+    if (below(8) == 0)
+        config_write(slot, below(64) * 4, value());
+    pa = below(3) ? areas[below(4)] + below(0x10000) : ECAM + (slot << 15) + below(0x108);
+    pa -= pa % size;
+    if (below(2))
+        mem_io_write(mem, pa, size, value() & (UINT64_MAX >> (64 - 8 * size)));
+    else
+        mem_io_read(mem, pa, size, &v);
+}
+
 static void build(void)
 {
     static const struct virtio_rng_options limited = {.max_bytes = 1000, .period_ms = 1};
@@ -124,17 +279,21 @@ static void build(void)
     add(pl061_new(&lock), 7);
     devices[num_devices++] = fw_cfg_new(&lock, mem);
     first_virtio = num_devices;
-    for (unsigned i = 0; i < 6; i++)
+    for (unsigned i = 0; i < FRAMES; i++)
         add(virtio_mmio_new(&lock, i & 1), 16 + i);
     virtio_mmio_attach(devices[first_virtio], new_blk(true));
     virtio_mmio_attach(devices[first_virtio + 1], new_blk(false));
     virtio_mmio_attach(devices[first_virtio + 2], virtio_rng_new(&lock, mem, NULL));
     virtio_mmio_attach(devices[first_virtio + 3], virtio_rng_new(&lock, mem, &limited));
     virtio_mmio_attach(devices[first_virtio + 4], new_serial());
+    virtio_mmio_attach(devices[first_virtio + 6], new_net(0));
+    virtio_mmio_attach(devices[first_virtio + 7], new_net(1));
+    build_pci();
 }
 
 static void tear_down(void)
 {
+    dev_free(pcie);
     for (unsigned i = num_devices; i-- > 0;)
         dev_free(devices[i]);
     while (g_main_context_iteration(NULL, FALSE))
@@ -253,6 +412,21 @@ static void write_blk_request(uint64_t table)
     mem_write(mem, table, d, sizeof(d));
 }
 
+/* A frame as a driver sends it, or room for one, in descriptors 0 and 1. */
+static void write_net_request(uint64_t table, bool sends)
+{
+    uint64_t base = RAM_BASE + RINGS * 8 + below(64) * 0x1000;
+    uint8_t header[12] = {below(2) ? 1 : 0, below(4) ? 0 : (uint8_t)below(6), 0, 0, 0xb4, 5, (uint8_t)below(80), 0, 16};
+    struct {
+        uint64_t addr;
+        uint32_t len;
+        uint16_t flags, next;
+    } d[2] = {{base, 12, (uint16_t)(sends ? 1 : 3), 1}, {base + 12, below(3000), (uint16_t)(sends ? 0 : 2), 0}};
+
+    mem_write(mem, base, header, sizeof(header));
+    mem_write(mem, table, d, sizeof(d));
+}
+
 /* Rings of queue q of frame f: one 64 KiB area a frame, 8 KiB a queue. */
 static void set_up_queue(unsigned f, unsigned q)
 {
@@ -310,6 +484,9 @@ static void queue_traffic(unsigned f)
 
         if (f < 2 && n > 2 && below(4)) {
             write_blk_request(vq->desc_pa);
+            head = 0;
+        } else if (f >= 6 && n > 2 && below(4)) {
+            write_net_request(vq->desc_pa, vq->index == 1);
             head = 0;
         } else {
             for (unsigned k = below(6); k > 0; k--)
@@ -387,7 +564,7 @@ static void take_step(uint64_t step)
         break;
     }
     case 2:
-        set_up_device(below(6));
+        set_up_device(below(FRAMES));
         break;
     case 3:
         character_traffic();
@@ -399,6 +576,12 @@ static void take_step(uint64_t step)
     case 6:
         check_gic(step);
         break;
+    case 8:
+        network_traffic();
+        break;
+    case 9:
+        pci_traffic();
+        break;
     case 7:
         if (below(16) == 0)
             check_recovery(step);
@@ -408,7 +591,7 @@ static void take_step(uint64_t step)
             g_main_context_iteration(NULL, FALSE);
         break;
     default:
-        queue_traffic(below(6));
+        queue_traffic(below(FRAMES));
     }
 }
 

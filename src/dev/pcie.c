@@ -251,7 +251,8 @@ static void reset_msix(struct pci_function *fn)
 
     for (unsigned i = 0; i < m->count; i++)
         memcpy(m->table[i], (uint32_t[4]){0, 0, 0, 1}, 16);
-    memset(m->pending, 0, (m->count + 63) / 64 * sizeof(uint64_t));
+    if (m->count)
+        memset(m->pending, 0, (m->count + 63) / 64 * sizeof(uint64_t));
 }
 
 /* --- configuration space -------------------------------------------------------------------------------- */

@@ -197,6 +197,15 @@ static unsigned buffers_for(const struct virtio_net *n, size_t total)
     return 0;
 }
 
+/* Are there the headers that make_large() looks at?  Their kinds are the network's word. */
+static bool has_headers(const struct nic_frame *f)
+{
+    size_t ip_len = f->len < NIC_ETHERNET_HEADER + 20 ? 40 : f->data[NIC_ETHERNET_HEADER] >> 4 == 6 ? 40
+                    : (f->data[NIC_ETHERNET_HEADER] & 15u) * 4;
+
+    return f->len >= NIC_ETHERNET_HEADER + ip_len + 20;
+}
+
 /*
  * 5.1.6.4: a large segment comes with its checksum left to do, the field holding the pseudo header's sum.
  */
@@ -248,7 +257,7 @@ static bool deliver(struct virtio_net *n, const struct nic_frame *f)
 
     if (!count || room(n->rx[n->rx_next]) < n->header_size)
         return false;
-    if (f->segment && n->large)
+    if (f->segment && n->large && has_headers(f))
         make_large(&h, f);
     else if (n->checksums)
         h.flags = HDR_DATA_VALID;
