@@ -363,9 +363,9 @@ static void op_read(struct client *c, struct obj *dir, unsigned name)
 {
     struct obj *o = find(c, dir, name);
     unsigned offset = pick(FILE_MAX), len = 1 + pick(FILE_MAX);
-    const uint8_t *data;
-    bool eof;
-    size_t n, want;
+    const uint8_t *data = NULL;
+    bool eof = false;
+    size_t n = 0, want;
     uint32_t stat;
 
     if (!o)

@@ -64,12 +64,12 @@ static int format_meta(const struct meta *m, char *text)
     return n;
 }
 
-/* Absent, unreadable or not ours: nothing.  Only a failing disk is an error. */
+/* Absent or not ours: nothing. */
 static int take_text(ssize_t n, char *text, struct meta *meta)
 {
     *meta = (struct meta){0};
     if (n < 0)
-        return errno == EIO ? -EIO : 0;
+        return errno == ENODATA || errno == EOPNOTSUPP || errno == ERANGE || errno == EACCES ? 0 : -errno;
     text[n] = 0;
     parse_meta(text, meta);
     return 0;
@@ -134,8 +134,8 @@ static int load_meta(struct node *node)
 
     if (node->fd >= 0)
         return read_meta_fd(node->fd, meta);
-    if (place && place->parent->fd >= 0)
-        return read_meta_at(place->parent->fd, place->name, meta);
+    if (place && place->parent->fd >= 0 && !read_meta_at(place->parent->fd, place->name, meta))
+        return 0;
     fd = node_pathfd(node, &owned);
     if (fd < 0)
         return fd;

@@ -585,19 +585,6 @@ int tree_remove(struct node *dir, const struct cred *cred, const char *name, boo
     return 0;
 }
 
-/* Does the way up from `node' pass `above'? */
-static bool is_below(const struct node *node, const struct node *above)
-{
-    for (unsigned n = 0; n < 65536; n++) {
-        if (node == above)
-            return true;
-        if (!node->places)
-            return false;
-        node = node->places->parent;
-    }
-    return true;
-}
-
 static int rename_host(struct node *from, const char *name, struct node *to, const char *to_name)
 {
     /* The second may move the first's descriptor out of the cache only in tree_begin(). */
@@ -627,8 +614,6 @@ static int check_rename(struct node *from, const struct cred *cred, const char *
         err = check_sticky(&attr, cred, node, &stx);
     if (err)
         return err;
-    if (S_ISDIR(node->type) && is_below(to, node))
-        return -EINVAL;
     if (S_ISDIR(node->type) && depth_of(to) >= DEPTH_MAX)
         return -ENAMETOOLONG;
     err = find_child(to, to_name, &target, &stx);

@@ -192,14 +192,19 @@ static void node_free(struct node *node)
     g_free(node);
 }
 
+/* The place was seen just now: it comes first. */
 void node_add_place(struct node *node, struct node *parent, const char *name)
 {
     size_t len = strlen(name);
     struct place *place;
 
-    for (place = node->places; place; place = place->next) {
-        if (place->parent == parent && !strcmp(place->name, name))
-            return;
+    for (struct place **p = &node->places; (place = *p); p = &place->next) {
+        if (place->parent != parent || strcmp(place->name, name))
+            continue;
+        *p = place->next;
+        place->next = node->places;
+        node->places = place;
+        return;
     }
     if (node == node->tree->root || node == parent)
         return;
