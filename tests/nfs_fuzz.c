@@ -27,7 +27,7 @@ static const char *name(void)
 static void good_message(struct client *c, GPtrArray *handles)
 {
     static const uint32_t progs[][3] = {{100003, 3, 22}, {100003, 2, 18}, {100005, 3, 6}, {100005, 1, 7}, {100000, 2, 5}};
-    const uint32_t *prog = progs[MIN(pick(8), 4) == 4 ? 4 : pick(4)];
+    const uint32_t *prog = progs[pick(8) ? pick(4) : 4];
     uint32_t proc = pick(prog[2]);
     bool fixed = prog[0] == 100003 && prog[1] == 2;
 
@@ -95,8 +95,8 @@ static void feed(struct nfs_stream **s, const GByteArray *req)
 {
     for (size_t at = 0; at < req->len;) {
         const void *record;
-        size_t len;
-        ssize_t n = nfs_stream_feed(*s, req->data + at, MIN(req->len - at, 1 + pick(200)), &record, &len);
+        size_t len, piece = 1 + pick(200);
+        ssize_t n = nfs_stream_feed(*s, req->data + at, MIN(req->len - at, piece), &record, &len);
 
         if (n < 0) {
             nfs_stream_free(*s);
