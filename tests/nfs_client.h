@@ -152,7 +152,8 @@ static inline bool exchange(struct client *c)
         return nfs_server_call(c->server, c->req->data, c->req->len, c->tcp, &c->reply);
     nfs_stream_mark(mark, c->req->len);
     if (send(c->fd, mark, 4, MSG_NOSIGNAL | MSG_MORE) != 4 ||
-        send(c->fd, c->req->data, c->req->len, MSG_NOSIGNAL) != (ssize_t)c->req->len || !read_all(c->fd, mark, 4))
+        send(c->fd, c->req->data, c->req->len, MSG_NOSIGNAL) != (ssize_t)c->req->len ||
+        !read_all(c->fd, mark, 4))
         return false;
     c->reply.len = (size_t)(mark[0] & 0x7f) << 24 | (size_t)mark[1] << 16 | (size_t)mark[2] << 8 | mark[3];
     c->reply.msg = c->reply.base + NFS_REPLY_ROOM;
@@ -244,9 +245,29 @@ static inline void gfh(struct client *c, uint8_t fh[FH])
 
 /* --- NFS v3 --- */
 
-enum { N3_GETATTR = 1, N3_SETATTR, N3_LOOKUP, N3_ACCESS, N3_READLINK, N3_READ, N3_WRITE, N3_CREATE, N3_MKDIR,
-       N3_SYMLINK, N3_MKNOD, N3_REMOVE, N3_RMDIR, N3_RENAME, N3_LINK, N3_READDIR, N3_READDIRPLUS, N3_FSSTAT,
-       N3_FSINFO, N3_PATHCONF, N3_COMMIT };
+enum {
+    N3_GETATTR = 1,
+    N3_SETATTR,
+    N3_LOOKUP,
+    N3_ACCESS,
+    N3_READLINK,
+    N3_READ,
+    N3_WRITE,
+    N3_CREATE,
+    N3_MKDIR,
+    N3_SYMLINK,
+    N3_MKNOD,
+    N3_REMOVE,
+    N3_RMDIR,
+    N3_RENAME,
+    N3_LINK,
+    N3_READDIR,
+    N3_READDIRPLUS,
+    N3_FSSTAT,
+    N3_FSINFO,
+    N3_PATHCONF,
+    N3_COMMIT
+};
 
 static inline void begin3(struct client *c, uint32_t proc, const uint8_t fh[FH])
 {
@@ -294,8 +315,8 @@ static inline uint32_t nfs_getattr(struct client *c, const uint8_t fh[FH], struc
     return stat;
 }
 
-static inline uint32_t nfs_setattr(struct client *c, const uint8_t fh[FH], int64_t mode, int64_t uid, int64_t gid,
-                                   int64_t size)
+static inline uint32_t nfs_setattr(struct client *c, const uint8_t fh[FH], int64_t mode, int64_t uid,
+                                   int64_t gid, int64_t size)
 {
     begin3(c, N3_SETATTR, fh);
     psattr(c, mode, uid, gid, size);
@@ -330,8 +351,8 @@ static inline uint32_t finish_new_object(struct client *c, uint8_t fh[FH])
     return stat;
 }
 
-static inline uint32_t nfs_create(struct client *c, const uint8_t dir[FH], const char *name, uint32_t how, int mode,
-                                  uint8_t fh[FH])
+static inline uint32_t nfs_create(struct client *c, const uint8_t dir[FH], const char *name, uint32_t how,
+                                  int mode, uint8_t fh[FH])
 {
     begin3(c, N3_CREATE, dir);
     pstr(c, name);
@@ -343,7 +364,8 @@ static inline uint32_t nfs_create(struct client *c, const uint8_t dir[FH], const
     return finish_new_object(c, fh);
 }
 
-static inline uint32_t nfs_mkdir(struct client *c, const uint8_t dir[FH], const char *name, int mode, uint8_t fh[FH])
+static inline uint32_t nfs_mkdir(struct client *c, const uint8_t dir[FH], const char *name, int mode,
+                                 uint8_t fh[FH])
 {
     begin3(c, N3_MKDIR, dir);
     pstr(c, name);
@@ -351,8 +373,8 @@ static inline uint32_t nfs_mkdir(struct client *c, const uint8_t dir[FH], const 
     return finish_new_object(c, fh);
 }
 
-static inline uint32_t nfs_symlink(struct client *c, const uint8_t dir[FH], const char *name, const char *target,
-                                   uint8_t fh[FH])
+static inline uint32_t nfs_symlink(struct client *c, const uint8_t dir[FH], const char *name,
+                                   const char *target, uint8_t fh[FH])
 {
     begin3(c, N3_SYMLINK, dir);
     pstr(c, name);
@@ -362,8 +384,8 @@ static inline uint32_t nfs_symlink(struct client *c, const uint8_t dir[FH], cons
 }
 
 /* type: 3 block, 4 character, 6 socket, 7 FIFO */
-static inline uint32_t nfs_mknod(struct client *c, const uint8_t dir[FH], const char *name, uint32_t type, int mode,
-                                 uint32_t major, uint32_t minor, uint8_t fh[FH])
+static inline uint32_t nfs_mknod(struct client *c, const uint8_t dir[FH], const char *name, uint32_t type,
+                                 int mode, uint32_t major, uint32_t minor, uint8_t fh[FH])
 {
     begin3(c, N3_MKNOD, dir);
     pstr(c, name);
@@ -383,8 +405,8 @@ static inline uint32_t nfs_remove(struct client *c, const uint8_t dir[FH], const
     return finish(c);
 }
 
-static inline uint32_t nfs_rename(struct client *c, const uint8_t from[FH], const char *name, const uint8_t to[FH],
-                                  const char *to_name)
+static inline uint32_t nfs_rename(struct client *c, const uint8_t from[FH], const char *name,
+                                  const uint8_t to[FH], const char *to_name)
 {
     begin3(c, N3_RENAME, from);
     pstr(c, name);
@@ -393,7 +415,8 @@ static inline uint32_t nfs_rename(struct client *c, const uint8_t from[FH], cons
     return finish(c);
 }
 
-static inline uint32_t nfs_link(struct client *c, const uint8_t fh[FH], const uint8_t dir[FH], const char *name)
+static inline uint32_t nfs_link(struct client *c, const uint8_t fh[FH], const uint8_t dir[FH],
+                                const char *name)
 {
     begin3(c, N3_LINK, fh);
     pvar(c, dir, FH);

@@ -1,7 +1,8 @@
 /*
- * nfs_fuzz [SEED [MESSAGES]]: good messages of every procedure, damaged: bytes changed, cut off, lengthened, lengths
- * made huge, handles exchanged.  The server must answer or keep silent, stay within its buffers (the sanitizers watch)
- * and leave alone what is outside the export.  The record reader gets the same bytes.  Prints "N passed, N failed".
+ * nfs_fuzz [SEED [MESSAGES]]: good messages of every procedure, damaged: bytes changed, cut off, lengthened,
+ * lengths made huge, handles exchanged.  The server must answer or keep silent, stay within its buffers (the
+ * sanitizers watch) and leave alone what is outside the export.  The record reader gets the same bytes.
+ * Prints "N passed, N failed".
  */
 #include <stdint.h>
 #include <sys/stat.h>
@@ -23,10 +24,12 @@ static const char *name(void)
     return names[pick(G_N_ELEMENTS(names))];
 }
 
-/* Arguments of a likely shape: handles, names, small and large numbers, as the procedure may or may not want. */
+/* Arguments of a likely shape: handles, names, small and large numbers, as the procedure may or may not want.
+ */
 static void good_message(struct client *c, GPtrArray *handles)
 {
-    static const uint32_t progs[][3] = {{100003, 3, 22}, {100003, 2, 18}, {100005, 3, 6}, {100005, 1, 7}, {100000, 2, 5}};
+    static const uint32_t progs[][3] = {
+        {100003, 3, 22}, {100003, 2, 18}, {100005, 3, 6}, {100005, 1, 7}, {100000, 2, 5}};
     const uint32_t *prog = progs[pick(8) ? pick(4) : 4];
     uint32_t proc = pick(prog[2]);
     bool fixed = prog[0] == 100003 && prog[1] == 2;

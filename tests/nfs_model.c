@@ -1,7 +1,7 @@
 /*
- * nfs_model [OPERATIONS [SEED]]: random file operations by two clients on one tree, each with its own server, beside a
- * model in memory.  Every status, every attribute that the model knows, every byte and every handle must agree.
- * Servers are restarted now and then.  Prints "N passed, N failed".
+ * nfs_model [OPERATIONS [SEED]]: random file operations by two clients on one tree, each with its own server,
+ * beside a model in memory.  Every status, every attribute that the model knows, every byte and every handle
+ * must agree. Servers are restarted now and then.  Prints "N passed, N failed".
  */
 #include <stdint.h>
 
@@ -16,7 +16,7 @@ struct obj {
     unsigned name;
     struct obj *kids[NAMES];
     GByteArray *data; /* contents, or a link's target */
-    unsigned known; /* a bit for each client that has met it */
+    unsigned known;   /* a bit for each client that has met it */
     uint8_t fh[FH];
 };
 
@@ -40,7 +40,8 @@ static void check(bool ok, const char *what, uint64_t got, uint64_t want)
     }
     failed++;
     if (failed <= 20)
-        printf("op %lu %s: %s is %lu, not %lu\n", op_number, op_name, what, (unsigned long)got, (unsigned long)want);
+        printf("op %lu %s: %s is %lu, not %lu\n", op_number, op_name, what, (unsigned long)got,
+               (unsigned long)want);
 }
 
 static void same(const char *what, uint64_t got, uint64_t want)
@@ -50,7 +51,8 @@ static void same(const char *what, uint64_t got, uint64_t want)
 
 static const char *name_of(unsigned n)
 {
-    static const char *const names[NAMES] = {"a", "bb", "c c", "d\xff", "e.tar", "f-long-long-long-long-name"};
+    static const char *const names[NAMES] = {"a",     "bb",    "c c",
+                                             "d\xff", "e.tar", "f-long-long-long-long-name"};
 
     return names[n];
 }
@@ -105,8 +107,8 @@ static void find_dir(struct client *c, struct obj *dir, bool again)
 }
 
 /*
- * What is there, met by the client; NULL when there is nothing.  Links are looked up each time: one that was given to
- * somebody, by the other server or before a restart, is found by its name only (docs/nfs.md).
+ * What is there, met by the client; NULL when there is nothing.  Links are looked up each time: one that was
+ * given to somebody, by the other server or before a restart, is found by its name only (docs/nfs.md).
  */
 static struct obj *find(struct client *c, struct obj *dir, unsigned name)
 {
@@ -269,7 +271,12 @@ static void op_remove(struct client *c, struct obj *dir, unsigned name)
 {
     struct obj *o = dir->kids[name];
     bool is_dir = pick(2);
-    uint32_t want = !o ? 2 : is_dir ? o->type != T_DIR ? 20 : is_empty(o) ? 0 : 66 : o->type == T_DIR ? 21 : 0;
+    uint32_t want = !o                 ? 2
+                    : is_dir           ? o->type != T_DIR ? 20
+                                         : is_empty(o)    ? 0
+                                                          : 66
+                    : o->type == T_DIR ? 21
+                                       : 0;
     uint32_t stat = nfs_remove(c, dir->fh, name_of(name), is_dir);
 
     same("status", stat, want);
@@ -500,11 +507,11 @@ static const struct {
     const char *name;
     void (*fn)(struct client *c, struct obj *dir, unsigned name);
 } ops[] = {
-    {"lookup", op_lookup},     {"create", op_create},     {"create", op_create},     {"mkdir", op_mkdir},
-    {"symlink", op_symlink},   {"mknod", op_mknod},       {"remove", op_remove},     {"rename", op_rename},
-    {"link", op_link},         {"write", op_write},       {"write", op_write},       {"read", op_read},
-    {"read", op_read},         {"readlink", op_readlink}, {"setattr", op_setattr},   {"truncate", op_truncate},
-    {"readdir", op_readdir},   {"dead", op_dead},         {"commit", op_commit},     {"lookup", op_lookup},
+    {"lookup", op_lookup},   {"create", op_create},     {"create", op_create},   {"mkdir", op_mkdir},
+    {"symlink", op_symlink}, {"mknod", op_mknod},       {"remove", op_remove},   {"rename", op_rename},
+    {"link", op_link},       {"write", op_write},       {"write", op_write},     {"read", op_read},
+    {"read", op_read},       {"readlink", op_readlink}, {"setattr", op_setattr}, {"truncate", op_truncate},
+    {"readdir", op_readdir}, {"dead", op_dead},         {"commit", op_commit},   {"lookup", op_lookup},
 };
 
 static void step(void)

@@ -1,8 +1,7 @@
 /*
  * nfs_serve PATH [mount=NAME] [readonly] [real] [port=N] [mountport=N] [portmap=N] [watch]: the NFS server on
- * 127.0.0.1, TCP and UDP, for clients that run on the host.  Ports not given are chosen by the host; "ready PORTMAP
- * NFS MOUNT" is printed when they are open.  Runs until it is killed.
- * Threading: one thread, poll().
+ * 127.0.0.1, TCP and UDP, for clients that run on the host.  Ports not given are chosen by the host; "ready
+ * PORTMAP NFS MOUNT" is printed when they are open.  Runs until it is killed. Threading: one thread, poll().
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -38,8 +37,8 @@ static void add_peer(int fd, int kind)
 
 static int open_socket(int type, uint16_t *port)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(*port),
-                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons(*port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(a);
     int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0), one = 1;
 
@@ -158,7 +157,8 @@ int main(int argc, char **argv)
     bool watch = false;
 
     if (argc < 2)
-        die("usage: nfs_serve PATH [mount=NAME] [readonly] [real] [port=N] [mountport=N] [portmap=N] [watch]");
+        die("usage: nfs_serve PATH [mount=NAME] [readonly] [real] [port=N] [mountport=N] [portmap=N] "
+            "[watch]");
     for (int i = 2; i < argc; i++) {
         if (g_str_has_prefix(argv[i], "mount="))
             export.mount = argv[i] + 6;

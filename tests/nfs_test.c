@@ -13,8 +13,22 @@
 #include "nfs_client.h"
 
 /* NFS and Unix numbers that the tests compare with. */
-enum { PERM = 1, NOENT = 2, ACCES = 13, EXIST = 17, NOTDIR = 20, ISDIR = 21, INVAL = 22, ROFS = 30, TOOLONG = 63,
-       NOTEMPTY = 66, STALE = 70, BADHANDLE = 10001, NOT_SYNC = 10002, BADTYPE = 10007 };
+enum {
+    PERM = 1,
+    NOENT = 2,
+    ACCES = 13,
+    EXIST = 17,
+    NOTDIR = 20,
+    ISDIR = 21,
+    INVAL = 22,
+    ROFS = 30,
+    TOOLONG = 63,
+    NOTEMPTY = 66,
+    STALE = 70,
+    BADHANDLE = 10001,
+    NOT_SYNC = 10002,
+    BADTYPE = 10007
+};
 
 struct fixture {
     char *dir, *path;
@@ -365,7 +379,8 @@ static void special_nodes(void **state)
     for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
         g_autofree char *name = g_strdup_printf("n%u", i);
 
-        assert_int_equal(nfs_mknod(c, c->root, name, kinds[i].type, 0620, kinds[i].major, kinds[i].minor, fh), 0);
+        assert_int_equal(nfs_mknod(c, c->root, name, kinds[i].type, 0620, kinds[i].major, kinds[i].minor, fh),
+                         0);
         restart(f);
         assert_int_equal(nfs_getattr(c, fh, &a), 0);
         assert_int_equal(a.type, kinds[i].type);
@@ -509,8 +524,8 @@ static void moved_out(void **state)
 }
 
 /*
- * A name changes between a directory and a link to / as fast as can be: no LOOKUP below it ever sees the host's /.
- * STALE is allowed: the directory was at neither of its names when we looked.
+ * A name changes between a directory and a link to / as fast as can be: no LOOKUP below it ever sees the
+ * host's /. STALE is allowed: the directory was at neither of its names when we looked.
  */
 static gpointer swapper(gpointer opaque)
 {
@@ -561,7 +576,8 @@ struct names_seen {
     bool eof;
 };
 
-static void list_some(struct client *c, const uint8_t dir[FH], bool plus, uint32_t count, struct names_seen *seen)
+static void list_some(struct client *c, const uint8_t dir[FH], bool plus, uint32_t count,
+                      struct names_seen *seen)
 {
     size_t n;
 
@@ -878,8 +894,8 @@ static void version2_directory(void **state)
 
 static void records(void **state)
 {
-    static const uint8_t bytes[] = {0x80, 0, 0, 3, 'a', 'b', 'c', 0, 0, 0, 2, 'd', 'e', 0x80, 0, 0, 1, 'f',
-                                    0,    0, 0, 1, 'g', 0x80, 0, 0, 0};
+    static const uint8_t bytes[] = {0x80, 0, 0, 3,   'a', 'b', 'c', 0, 0,   0,    2, 'd', 'e', 0x80,
+                                    0,    0, 1, 'f', 0,   0,   0,   1, 'g', 0x80, 0, 0,   0};
     static const char *const want[] = {"abc", "def", "g"};
 
     for (size_t piece = 1; piece <= sizeof(bytes); piece++) {
@@ -931,11 +947,30 @@ int main(void)
 {
 #define WITH(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        WITH(rpc_header), WITH(portmap), WITH(mount), WITH(create_read_write), WITH(exclusive_create), WITH(names),
-        WITH(ids_and_modes), WITH(permissions), WITH(special_nodes), WITH(symlinks), WITH(rename_link_remove),
-        WITH(handles), WITH(moved_out), WITH(swapped_link), WITH(directories), WITH(guard_and_replay),
-        WITH(file_system), WITH(read_only), WITH(bad_exports), WITH(version2_files), WITH(version2_others),
-        WITH(version2_directory), cmocka_unit_test(records), cmocka_unit_test(bad_records),
+        WITH(rpc_header),
+        WITH(portmap),
+        WITH(mount),
+        WITH(create_read_write),
+        WITH(exclusive_create),
+        WITH(names),
+        WITH(ids_and_modes),
+        WITH(permissions),
+        WITH(special_nodes),
+        WITH(symlinks),
+        WITH(rename_link_remove),
+        WITH(handles),
+        WITH(moved_out),
+        WITH(swapped_link),
+        WITH(directories),
+        WITH(guard_and_replay),
+        WITH(file_system),
+        WITH(read_only),
+        WITH(bad_exports),
+        WITH(version2_files),
+        WITH(version2_others),
+        WITH(version2_directory),
+        cmocka_unit_test(records),
+        cmocka_unit_test(bad_records),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,7 @@
 /*
- * nfs_writer NFSPORT MOUNTPORT SEQ [HANDLE]: writes blocks to the file of that handle (or to a new one, "file") until
- * the server is gone, and prints "BLOCK SEQ" for each that was acknowledged as being on disk: by a stable WRITE, or by
- * a COMMIT with the verifier that its unstable WRITE had.  For nfs_crash.py.
+ * nfs_writer NFSPORT MOUNTPORT SEQ [HANDLE]: writes blocks to the file of that handle (or to a new one,
+ * "file") until the server is gone, and prints "BLOCK SEQ" for each that was acknowledged as being on disk:
+ * by a stable WRITE, or by a COMMIT with the verifier that its unstable WRITE had.  For nfs_crash.py.
  */
 #include <stdint.h>
 
@@ -14,7 +14,8 @@ enum { BLOCK = 4096, BLOCKS = 512, BATCH = 8 };
 
 static int dial(const char *port)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)strtoul(port, NULL, 10)),
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons((uint16_t)strtoul(port, NULL, 10)),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
 
@@ -40,7 +41,7 @@ static bool write_some(struct client *c, const uint8_t fh[FH], GRand *rng, unsig
 {
     bool stable = g_rand_boolean(rng);
     unsigned n = stable ? 1 : BATCH, at[BATCH], seqs[BATCH];
-    uint64_t verf[BATCH], commit_verf;
+    uint64_t verf[BATCH] = {0}, commit_verf = 0;
     char block[BLOCK];
 
     for (unsigned i = 0; i < n; i++) {
@@ -85,7 +86,8 @@ int main(int argc, char **argv)
         return 2;
     close(c.fd);
     c.fd = dial(argv[1]);
-    if (argc > 4 ? !from_hex(argv[4], fh) || nfs_getattr(&c, fh, &a) : nfs_create(&c, c.root, "file", 0, 0644, fh))
+    if (argc > 4 ? !from_hex(argv[4], fh) || nfs_getattr(&c, fh, &a)
+                 : nfs_create(&c, c.root, "file", 0, 0644, fh))
         return 2;
     printf("handle ");
     for (unsigned i = 0; i < FH; i++)

@@ -1,11 +1,12 @@
 /*
- * Finding an object of which only the number is known: after a restart, after a rename by the host, after eviction.
+ * Finding an object of which only the number is known: after a restart, after a rename by the host, after
+ * eviction.
  *
- * A walk over the export notes the number, the directory and the name of everything (a readdir, no stat of files).
- * The result serves for all the handles that come next; a hit is a guess that is checked.  What was seen before the
- * walk and is not in it is gone.  A number never seen that is not in it starts a new walk only when the last one is
- * older than WALK_RATIO times what it cost, so that made-up handles cannot keep the host busy.
- * Threading: the server's.
+ * A walk over the export notes the number, the directory and the name of everything (a readdir, no stat of
+ * files). The result serves for all the handles that come next; a hit is a guess that is checked.  What was
+ * seen before the walk and is not in it is gone.  A number never seen that is not in it starts a new walk
+ * only when the last one is older than WALK_RATIO times what it cost, so that made-up handles cannot keep the
+ * host busy. Threading: the server's.
  */
 #include "nfs/tree.h"
 
@@ -43,7 +44,8 @@ void index_free(struct index *index)
 
 static void add_entry(struct index *ix, uint32_t parent, uint32_t dev, uint64_t ino, const char *name)
 {
-    struct entry e = {.parent = parent, .dev = dev, .ino = ino, .name = g_string_chunk_insert(ix->names, name)};
+    struct entry e = {
+        .parent = parent, .dev = dev, .ino = ino, .name = g_string_chunk_insert(ix->names, name)};
     gpointer key = (gpointer)(uintptr_t)ino;
 
     e.next = GPOINTER_TO_UINT(g_hash_table_lookup(ix->by_ino, key));
@@ -130,8 +132,8 @@ static void build(struct tree *tree)
 }
 
 /*
- * Make nodes of the entry at `pos' and all above it, as they are now; NULL when they are not.  With descriptors of its
- * own: those of nodes may be lost, which is why we are here.
+ * Make nodes of the entry at `pos' and all above it, as they are now; NULL when they are not.  With
+ * descriptors of its own: those of nodes may be lost, which is why we are here.
  */
 static struct node *materialize(struct tree *tree, uint32_t pos)
 {

@@ -1,11 +1,10 @@
 /*
  * Contents: files, links and directories.
  *
- * Durability: a stable write and a commit are on the host's disk (fdatasync, fsync) before they are answered; an
- * unstable write is in the host's page cache, which outlives this program.
- * Directory cookies are the host's own offsets; NFS v2, which has 32 bits for them, gets numbers from a table that is
- * rebuilt in the same order when it is lost.
- * Threading: the server's.
+ * Durability: a stable write and a commit are on the host's disk (fdatasync, fsync) before they are answered;
+ * an unstable write is in the host's page cache, which outlives this program. Directory cookies are the
+ * host's own offsets; NFS v2, which has 32 bits for them, gets numbers from a table that is rebuilt in the
+ * same order when it is lost. Threading: the server's.
  */
 #include "nfs/tree.h"
 
@@ -17,7 +16,8 @@
 
 #define COOKIES_MAX (1u << 22)
 
-/* NFS has no open files: the owner may go on reading and writing what he opened before a chmod (RFC 1813 4.4). */
+/* NFS has no open files: the owner may go on reading and writing what he opened before a chmod (RFC
+ * 1813 4.4). */
 static bool may_io(const struct attr *attr, const struct cred *cred, unsigned want)
 {
     if (cred_is(cred, attr->uid) || attr_may(attr, cred, want))
@@ -37,7 +37,8 @@ static int check_io(struct node *node, const struct cred *cred, unsigned want, s
     return may_io(attr, cred, want) ? 0 : -EACCES;
 }
 
-ssize_t tree_read(struct node *node, const struct cred *cred, void *buf, size_t len, uint64_t offset, bool *eof)
+ssize_t tree_read(struct node *node, const struct cred *cred, void *buf, size_t len, uint64_t offset,
+                  bool *eof)
 {
     struct attr attr;
     int err = check_io(node, cred, MAY_READ, &attr), fd;
@@ -185,7 +186,7 @@ struct raw_dirent {
 
 static guint off_hash(gconstpointer p)
 {
-    return (guint)((uint64_t)*(const int64_t *)p * UINT64_C(0x9e3779b97f4a7c15) >> 32);
+    return (guint)((uint64_t) * (const int64_t *)p * UINT64_C(0x9e3779b97f4a7c15) >> 32);
 }
 
 static gboolean off_same(gconstpointer a, gconstpointer b)
@@ -297,8 +298,8 @@ static int from_small(struct reader *r, uint64_t cookie)
     return 0;
 }
 
-int tree_readdir(struct node *dir, const struct cred *cred, uint64_t cookie, bool small_cookies, size_t expect,
-                 tree_entry_fn *entry, void *opaque, bool *eof)
+int tree_readdir(struct node *dir, const struct cred *cred, uint64_t cookie, bool small_cookies,
+                 size_t expect, tree_entry_fn *entry, void *opaque, bool *eof)
 {
     struct reader r = {.dir = dir, .small = small_cookies, .size = CLAMP(expect, 2048, 65536)};
     struct attr attr;

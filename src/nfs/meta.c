@@ -1,10 +1,11 @@
 /*
- * What the guest sees of an object: owner, mode and kind, from the host or from the extended attribute ATTR_NAME.
+ * What the guest sees of an object: owner, mode and kind, from the host or from the extended attribute
+ * ATTR_NAME.
  *
- * The attribute is text, "1 KIND MODE UID GID MAJOR:MINOR [INO.BORN]", written only where the host cannot say the same.
- * The permission bits in it count while the host's are those that we derived from them: a chmod by the host wins.
- * An ordinary user's file never becomes setuid or setgid on the host: it would be so for the user, not for guest root.
- * Left out: ACLs; the guest's own extended attributes (NFS v3 carries none).
+ * The attribute is text, "1 KIND MODE UID GID MAJOR:MINOR [INO.BORN]", written only where the host cannot say
+ * the same. The permission bits in it count while the host's are those that we derived from them: a chmod by
+ * the host wins. An ordinary user's file never becomes setuid or setgid on the host: it would be so for the
+ * user, not for guest root. Left out: ACLs; the guest's own extended attributes (NFS v3 carries none).
  * Threading: the server's.
  */
 #include "nfs/tree.h"
@@ -28,7 +29,8 @@ uint32_t meta_host_mode(uint32_t mode, bool dir)
     return dir ? (mode & 01777) | 0700 : (mode & 0777) | 0400;
 }
 
-/* Has the host's mode come from `mode'?  A file may have got the owner's write bit on top: see tree.c, node_file(). */
+/* Has the host's mode come from `mode'?  A file may have got the owner's write bit on top: see tree.c,
+ * node_file(). */
 static bool mode_derived(uint32_t host, uint32_t mode, bool dir)
 {
     uint32_t want = meta_host_mode(mode, dir);
@@ -46,8 +48,9 @@ bool meta_stands(const struct meta *meta)
 static bool parse_meta(const char *text, struct meta *meta)
 {
     struct meta m = {.present = true};
-    int n = sscanf(text, "1 %c %" SCNo32 " %" SCNu32 " %" SCNu32 " %" SCNu32 ":%" SCNu32 " %" SCNu64 ".%" SCNu64,
-                   &m.kind, &m.mode, &m.uid, &m.gid, &m.major, &m.minor, &m.id_ino, &m.id_born);
+    int n =
+        sscanf(text, "1 %c %" SCNo32 " %" SCNu32 " %" SCNu32 " %" SCNu32 ":%" SCNu32 " %" SCNu64 ".%" SCNu64,
+               &m.kind, &m.mode, &m.uid, &m.gid, &m.major, &m.minor, &m.id_ino, &m.id_born);
 
     if ((n != 6 && n != 8) || !memchr("fbcpsl", m.kind, 6) || m.mode > 07777)
         return false;
@@ -57,7 +60,8 @@ static bool parse_meta(const char *text, struct meta *meta)
 
 static int format_meta(const struct meta *m, char *text)
 {
-    int n = snprintf(text, ATTR_MAX, "1 %c %04o %u %u %u:%u", m->kind, m->mode, m->uid, m->gid, m->major, m->minor);
+    int n = snprintf(text, ATTR_MAX, "1 %c %04o %u %u %u:%u", m->kind, m->mode, m->uid, m->gid, m->major,
+                     m->minor);
 
     if (m->id_ino)
         n += snprintf(text + n, ATTR_MAX - (size_t)n, " %" PRIu64 ".%" PRIu64, m->id_ino, m->id_born);
@@ -99,7 +103,8 @@ bool meta_replaces(int dirfd, const char *name, const struct node_key *id)
 {
     struct meta meta;
 
-    return !read_meta_at(dirfd, name, &meta) && meta.present && meta.id_ino == id->ino && meta.id_born == id->born;
+    return !read_meta_at(dirfd, name, &meta) && meta.present && meta.id_ino == id->ino &&
+           meta.id_born == id->born;
 }
 
 static bool same_time(const struct timespec *a, const struct timespec *b)
@@ -156,7 +161,9 @@ static int refresh_meta(struct node *node, const struct statx *stx)
     err = load_meta(node);
     if (err)
         return err;
-    node->meta_ctime = is_fresh(&ctime) ? (struct timespec){0} : ctime;
+    if (is_fresh(&ctime))
+        ctime = (struct timespec){0};
+    node->meta_ctime = ctime;
     if (node->meta.present && node->meta.id_ino) {
         struct node_key id = {node->meta.id_ino, node->meta.id_born, node->host.dev};
 
@@ -351,8 +358,8 @@ static int apply_real(struct node *node, int pathfd, const struct statx *stx, co
         fchownat(pathfd, "", want->uid, want->gid, AT_EMPTY_PATH) < 0)
         return -errno;
     /* chown may have cleared bits that are wanted. */
-    if (S_ISLNK(node->type) || (want->mode == (stx->stx_mode & 07777u) && want->uid == stx->stx_uid &&
-                                want->gid == stx->stx_gid))
+    if (S_ISLNK(node->type) ||
+        (want->mode == (stx->stx_mode & 07777u) && want->uid == stx->stx_uid && want->gid == stx->stx_gid))
         return 0;
     return chmod_fd(pathfd, want->mode);
 }
@@ -373,7 +380,8 @@ int meta_apply(struct node *node, int pathfd, const struct statx *stx, const str
         return err;
     default_meta(node->tree, stx, &def);
     m.present = true;
-    if (stands || want->uid != def.uid || want->gid != def.gid || (want->mode != host && !S_ISLNK(node->type)))
+    if (stands || want->uid != def.uid || want->gid != def.gid ||
+        (want->mode != host && !S_ISLNK(node->type)))
         return can_have_meta(node) ? meta_write(pathfd, &m) : -EPERM;
     return node->tree->xattr && node->meta.present ? remove_meta(pathfd) : 0;
 }

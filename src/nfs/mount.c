@@ -182,9 +182,8 @@ static void export(struct rpc_call *call)
 
 /* Version 1 has EXPORTALL, another name for the same, in front of what it calls PATHCONF in version 2. */
 static const struct rpc_proc procs[] = {
-    {"MNT_NULL", null}, {"MNT_MNT", mnt},         {"MNT_DUMP", dump},
-    {"MNT_UMNT", umnt}, {"MNT_UMNTALL", umntall}, {"MNT_EXPORT", export},
-    {"MNT_EXPORTALL", export},
+    {"MNT_NULL", null},       {"MNT_MNT", mnt},       {"MNT_DUMP", dump},        {"MNT_UMNT", umnt},
+    {"MNT_UMNTALL", umntall}, {"MNT_EXPORT", export}, {"MNT_EXPORTALL", export},
 };
 
 const struct rpc_program mount1_program = {PROG_MOUNT, 1, procs, ARRAY_LEN(procs)};

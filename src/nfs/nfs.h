@@ -1,10 +1,11 @@
 /*
- * An NFS server as a function from messages to messages: portmap v2, mount v1 and v3, NFS v2 and v3 over ONC RPC.
- * It knows no guest and no socket; whoever has a message gives it to nfs_server_call() and sends the answer.
+ * An NFS server as a function from messages to messages: portmap v2, mount v1 and v3, NFS v2 and v3 over ONC
+ * RPC. It knows no guest and no socket; whoever has a message gives it to nfs_server_call() and sends the
+ * answer.
  *
- * Threading: one call at a time for one server (the caller's lock); different servers share nothing.  A call may
- * block on the host's disk (fdatasync of a stable write), so it does not belong on the main thread of a busy program.
- * docs/nfs.md says how handles, ids, containment and durability work.
+ * Threading: one call at a time for one server (the caller's lock); different servers share nothing.  A call
+ * may block on the host's disk (fdatasync of a stable write), so it does not belong on the main thread of a
+ * busy program. docs/nfs.md says how handles, ids, containment and durability work.
  */
 #ifndef ARMLET_NFS_NFS_H
 #define ARMLET_NFS_NFS_H
@@ -39,7 +40,8 @@ struct nfs_ports {
 /* No message that the server takes or makes is longer: 1 MiB of data and what goes around it. */
 #define NFS_MESSAGE_MAX ((1u << 20) + 4096)
 
-/* An answer: `len' bytes at `msg'.  The NFS_REPLY_ROOM bytes before msg are the caller's, for a record mark. */
+/* An answer: `len' bytes at `msg'.  The NFS_REPLY_ROOM bytes before msg are the caller's, for a record mark.
+ */
 #define NFS_REPLY_ROOM 4
 struct nfs_reply {
     uint8_t *msg;
@@ -53,8 +55,9 @@ void nfs_reply_clear(struct nfs_reply *reply);
 struct nfs_server;
 
 /*
- * Serve `n' directories.  Nothing of `exports' is kept.  NULL and `error' (G_FILE_ERROR) when one cannot be opened or
- * two have one name.  One line of warning when a mapped export is on a file system without extended attributes.
+ * Serve `n' directories.  Nothing of `exports' is kept.  NULL and `error' (G_FILE_ERROR) when one cannot be
+ * opened or two have one name.  One line of warning when a mapped export is on a file system without extended
+ * attributes.
  */
 struct nfs_server *nfs_server_new(const struct nfs_export *exports, size_t n, GError **error);
 void nfs_server_free(struct nfs_server *server);
@@ -63,12 +66,14 @@ void nfs_server_free(struct nfs_server *server);
 void nfs_server_set_ports(struct nfs_server *server, const struct nfs_ports *ports);
 
 /*
- * Answer one RPC message of `len' bytes, which came over TCP or UDP.  True: send `reply', which is good until its next
- * use.  False: there is nothing to say (not a call, or too short to be one).  Any bytes are allowed.
+ * Answer one RPC message of `len' bytes, which came over TCP or UDP.  True: send `reply', which is good until
+ * its next use.  False: there is nothing to say (not a call, or too short to be one).  Any bytes are allowed.
  */
-bool nfs_server_call(struct nfs_server *server, const void *rpc, size_t len, bool tcp, struct nfs_reply *reply);
+bool nfs_server_call(struct nfs_server *server, const void *rpc, size_t len, bool tcp,
+                     struct nfs_reply *reply);
 
-/* Optional, about once a second: closes files that nobody used for a while, so that the host can run or unmount them. */
+/* Optional, about once a second: closes files that nobody used for a while, so that the host can run or
+ * unmount them. */
 void nfs_server_tick(struct nfs_server *server);
 
 #endif

@@ -1,9 +1,9 @@
 /*
  * NFS version 2 (RFC 1094).  Sizes and numbers are of 32 bits; every write is stable (2.2.9).
  *
- * What the RFC leaves to custom is done as Unix clients expect: a FIFO is a character device of number -1, CREATE with
- * a type in its mode makes a special file whose number is the size, microseconds of 1000000 mean the server's time.
- * Threading: the server's.
+ * What the RFC leaves to custom is done as Unix clients expect: a FIFO is a character device of number -1,
+ * CREATE with a type in its mode makes a special file whose number is the size, microseconds of 1000000 mean
+ * the server's time. Threading: the server's.
  */
 #include <errno.h>
 #include <string.h>
@@ -526,24 +526,12 @@ static void statfs2(struct rpc_call *call)
 }
 
 static const struct rpc_proc procs[] = {
-    {"NULL", null},
-    {"GETATTR", getattr},
-    {"SETATTR", setattr, true},
-    {"ROOT", null},
-    {"LOOKUP", lookup},
-    {"READLINK", readlink2},
-    {"READ", read2},
-    {"WRITECACHE", null},
-    {"WRITE", write2},
-    {"CREATE", create, true},
-    {"REMOVE", remove2, true},
-    {"RENAME", rename2, true},
-    {"LINK", link2, true},
-    {"SYMLINK", symlink2, true},
-    {"MKDIR", mkdir2, true},
-    {"RMDIR", rmdir2, true},
-    {"READDIR", readdir2},
-    {"STATFS", statfs2},
+    {"NULL", null},           {"GETATTR", getattr},        {"SETATTR", setattr, true},
+    {"ROOT", null},           {"LOOKUP", lookup},          {"READLINK", readlink2},
+    {"READ", read2},          {"WRITECACHE", null},        {"WRITE", write2},
+    {"CREATE", create, true}, {"REMOVE", remove2, true},   {"RENAME", rename2, true},
+    {"LINK", link2, true},    {"SYMLINK", symlink2, true}, {"MKDIR", mkdir2, true},
+    {"RMDIR", rmdir2, true},  {"READDIR", readdir2},       {"STATFS", statfs2},
 };
 
 const struct rpc_program nfs2_program = {PROG_NFS, 2, procs, ARRAY_LEN(procs)};

@@ -1,9 +1,9 @@
 /*
  * NFS version 3 (RFC 1813): each procedure takes its arguments, asks the tree, and says what came of it.
  *
- * Every result begins with the status; on failure the attributes that the RFC wants follow all the same.  Attributes
- * from before and after an operation (weak cache consistency, 2.6) are of the moment: the host may be changing the
- * same files.  Threading: the server's.
+ * Every result begins with the status; on failure the attributes that the RFC wants follow all the same.
+ * Attributes from before and after an operation (weak cache consistency, 2.6) are of the moment: the host may
+ * be changing the same files.  Threading: the server's.
  */
 #include <errno.h>
 #include <string.h>
@@ -40,14 +40,37 @@ static uint32_t status_of(int err)
         int err;
         uint32_t status;
     } map[] = {
-        {EPERM, 1},      {ENOENT, 2},        {EIO, 5},          {ENXIO, 6},       {EACCES, 13},
-        {EEXIST, 17},    {EXDEV, 18},        {ENODEV, 19},      {ENOTDIR, 20},    {EISDIR, 21},
-        {EINVAL, 22},    {EFBIG, 27},        {ENOSPC, 28},      {EROFS, 30},      {EMLINK, 31},
-        {ENAMETOOLONG, 63}, {ENOTEMPTY, 66}, {EDQUOT, 69},      {ESTALE, 70},     {ELOOP, 22},
-        {EBADF, NFS3ERR_BADHANDLE},          {EAGAIN, NFS3ERR_NOT_SYNC},          {EOPNOTSUPP, NFS3ERR_NOTSUPP},
-        {EMFILE, NFS3ERR_JUKEBOX},           {ENFILE, NFS3ERR_JUKEBOX},           {ENOMEM, NFS3ERR_JUKEBOX},
-        {ETXTBSY, NFS3ERR_JUKEBOX},          {EBADMSG, NFS3ERR_BAD_COOKIE},       {ENOBUFS, NFS3ERR_TOOSMALL},
-        {EPROTOTYPE, NFS3ERR_BADTYPE},       {EBUSY, 13},
+        {EPERM, 1},
+        {ENOENT, 2},
+        {EIO, 5},
+        {ENXIO, 6},
+        {EACCES, 13},
+        {EEXIST, 17},
+        {EXDEV, 18},
+        {ENODEV, 19},
+        {ENOTDIR, 20},
+        {EISDIR, 21},
+        {EINVAL, 22},
+        {EFBIG, 27},
+        {ENOSPC, 28},
+        {EROFS, 30},
+        {EMLINK, 31},
+        {ENAMETOOLONG, 63},
+        {ENOTEMPTY, 66},
+        {EDQUOT, 69},
+        {ESTALE, 70},
+        {ELOOP, 22},
+        {EBADF, NFS3ERR_BADHANDLE},
+        {EAGAIN, NFS3ERR_NOT_SYNC},
+        {EOPNOTSUPP, NFS3ERR_NOTSUPP},
+        {EMFILE, NFS3ERR_JUKEBOX},
+        {ENFILE, NFS3ERR_JUKEBOX},
+        {ENOMEM, NFS3ERR_JUKEBOX},
+        {ETXTBSY, NFS3ERR_JUKEBOX},
+        {EBADMSG, NFS3ERR_BAD_COOKIE},
+        {ENOBUFS, NFS3ERR_TOOSMALL},
+        {EPROTOTYPE, NFS3ERR_BADTYPE},
+        {EBUSY, 13},
     };
 
     if (!err)
@@ -430,7 +453,8 @@ static void write3(struct rpc_call *call)
 }
 
 /* What CREATE, MKDIR, SYMLINK and MKNOD answer. */
-static void put_new(struct rpc_call *call, int err, struct node *node, const struct pre *pre, struct node *dir)
+static void put_new(struct rpc_call *call, int err, struct node *node, const struct pre *pre,
+                    struct node *dir)
 {
     struct attr a;
     bool known = !err && !node_attr(node, &a);
@@ -632,7 +656,7 @@ static void link3(struct rpc_call *call)
 struct listing {
     struct rpc_call *call;
     struct node *dir;
-    unsigned start, max; /* of the whole result */
+    unsigned start, max;       /* of the whole result */
     unsigned names, names_max; /* READDIRPLUS counts the names by themselves */
     bool plus, any;
 };

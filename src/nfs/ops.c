@@ -1,10 +1,9 @@
 /*
  * What can be done to the names and attributes of an export.
  *
- * Permissions are checked here, against what the guest sees, for both kinds of ids: the host would ask about the
- * user who runs the program.  The rules are POSIX's; guest root is asked nothing.
- * Names are changed by the host's own atomic calls below a directory's descriptor.
- * Threading: the server's.
+ * Permissions are checked here, against what the guest sees, for both kinds of ids: the host would ask about
+ * the user who runs the program.  The rules are POSIX's; guest root is asked nothing. Names are changed by
+ * the host's own atomic calls below a directory's descriptor. Threading: the server's.
  */
 #include "nfs/tree.h"
 
@@ -96,8 +95,7 @@ static int check_setattr(const struct attr *attr, const struct cred *cred, struc
 
     if (sa->set_uid && cred->uid != 0 && (cred->uid != attr->uid || sa->uid != attr->uid))
         return -EPERM;
-    if (sa->set_gid && cred->uid != 0 &&
-        (!owner || (sa->gid != attr->gid && !cred_in_group(cred, sa->gid))))
+    if (sa->set_gid && cred->uid != 0 && (!owner || (sa->gid != attr->gid && !cred_in_group(cred, sa->gid))))
         return -EPERM;
     if (sa->set_mode && !owner)
         return -EPERM;
@@ -208,7 +206,8 @@ static int set_owner_mode(struct node *node, int fd, const struct statx *stx, co
     return meta_apply(node, fd, stx, &m);
 }
 
-static int change_attr(struct node *node, const struct statx *stx, const struct attr *attr, const struct sattr *sa)
+static int change_attr(struct node *node, const struct statx *stx, const struct attr *attr,
+                       const struct sattr *sa)
 {
     bool owned;
     int fd = node_pathfd(node, &owned), err;
@@ -228,7 +227,8 @@ static int change_attr(struct node *node, const struct statx *stx, const struct 
     return err;
 }
 
-int tree_setattr(struct node *node, const struct cred *cred, const struct sattr *sa, const struct timespec *guard)
+int tree_setattr(struct node *node, const struct cred *cred, const struct sattr *sa,
+                 const struct timespec *guard)
 {
     struct sattr want = *sa;
     struct statx stx;
@@ -375,7 +375,8 @@ static int make_node(const struct maker *maker, int dirfd, const char *name)
     return mknodat(dirfd, name, maker->mode, maker->dev) < 0 ? -errno : 0;
 }
 
-/* RFC 1813 3.3.8: the verifier is kept where it is on disk with the file: in its times, until the client sets them. */
+/* RFC 1813 3.3.8: the verifier is kept where it is on disk with the file: in its times, until the client sets
+ * them. */
 static void verf_to_times(const uint8_t verf[8], struct sattr *sa)
 {
     uint32_t a, m;
@@ -527,7 +528,8 @@ int tree_mknod(struct node *dir, const struct cred *cred, const char *name, uint
     if ((type == S_IFBLK || type == S_IFCHR) && cred->uid != 0)
         return -EPERM;
     if (dir->tree->real) {
-        maker = (struct maker){.make = make_node, .mode = type | (m.mode & 0777), .dev = makedev(major, minor)};
+        maker =
+            (struct maker){.make = make_node, .mode = type | (m.mode & 0777), .dev = makedev(major, minor)};
     } else {
         if (!dir->tree->xattr)
             return -EOPNOTSUPP;
@@ -543,7 +545,8 @@ int tree_mknod(struct node *dir, const struct cred *cred, const char *name, uint
 /* --- taking things away, and moving them --- */
 
 /* In a sticky directory only the owners may. */
-static int check_sticky(const struct attr *dir, const struct cred *cred, struct node *node, const struct statx *stx)
+static int check_sticky(const struct attr *dir, const struct cred *cred, struct node *node,
+                        const struct statx *stx)
 {
     struct attr attr;
     int err;
@@ -623,7 +626,8 @@ static int check_rename(struct node *from, const struct cred *cred, const char *
 }
 
 /* What is known of the names follows; anything doubtful is found out by the next one who asks. */
-static void moved(struct node *from, const char *name, struct node *to, const char *to_name, struct node *target)
+static void moved(struct node *from, const char *name, struct node *to, const char *to_name,
+                  struct node *target)
 {
     struct node *node;
     struct statx stx;
@@ -641,7 +645,8 @@ static void moved(struct node *from, const char *name, struct node *to, const ch
     node_add_place(node, to, to_name);
 }
 
-int tree_rename(struct node *from, const struct cred *cred, const char *name, struct node *to, const char *to_name)
+int tree_rename(struct node *from, const struct cred *cred, const char *name, struct node *to,
+                const char *to_name)
 {
     struct node *target = NULL;
     struct statx stx;

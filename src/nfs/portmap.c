@@ -1,7 +1,7 @@
 /*
- * The port mapper, version 2 (RFC 1833 section 3): where the services of this server are, and nothing else.  Nobody
- * can register.  Versions 3 and 4 (rpcbind) are answered with PROG_MISMATCH, upon which clients ask for version 2.
- * Threading: the server's.
+ * The port mapper, version 2 (RFC 1833 section 3): where the services of this server are, and nothing else.
+ * Nobody can register.  Versions 3 and 4 (rpcbind) are answered with PROG_MISMATCH, upon which clients ask
+ * for version 2. Threading: the server's.
  */
 #include "base/compiler.h"
 #include "nfs/server.h"
@@ -83,7 +83,7 @@ static void dump(struct rpc_call *call)
 
 /* CALLIT, a relay for broadcasts, is not offered. */
 static const struct rpc_proc procs[] = {
-    {"PMAP_NULL", null}, {"PMAP_SET", refuse},   {"PMAP_UNSET", refuse},
+    {"PMAP_NULL", null},       {"PMAP_SET", refuse}, {"PMAP_UNSET", refuse},
     {"PMAP_GETPORT", getport}, {"PMAP_DUMP", dump},
 };
 

@@ -1,8 +1,8 @@
 /*
  * One RPC call while it is answered (RFC 5531): its arguments as an XDR stream, its results as another.
  *
- * Getting past the end of the arguments, or something too long, sets `bad' and yields zeroes; the caller looks once,
- * after the last argument, and nothing may be changed before it did.  Threading: the server's.
+ * Getting past the end of the arguments, or something too long, sets `bad' and yields zeroes; the caller
+ * looks once, after the last argument, and nothing may be changed before it did.  Threading: the server's.
  */
 #ifndef ARMLET_NFS_RPC_H
 #define ARMLET_NFS_RPC_H

@@ -92,7 +92,8 @@ static bool is_double(const struct nfs_server *s, const struct tree *tree, GErro
 {
     for (size_t i = 0; i < s->n_trees; i++) {
         if (!strcmp(s->trees[i]->mount, tree->mount)) {
-            g_set_error(error, G_FILE_ERROR, G_FILE_ERROR_EXIST, "two exports have the name '%s'", tree->mount);
+            g_set_error(error, G_FILE_ERROR, G_FILE_ERROR_EXIST, "two exports have the name '%s'",
+                        tree->mount);
             return true;
         }
         if (s->trees[i]->id == tree->id) {
@@ -118,7 +119,8 @@ static bool add_export(struct nfs_server *s, const struct nfs_export *e, GError 
         return false;
     }
     if (e->ids == NFS_IDS_MAPPED && !tree->xattr && !e->readonly)
-        warn("'%s' is on a file system without user.* attributes: chown and mknod in the guest will be refused",
+        warn("'%s' is on a file system without user.* attributes: chown and mknod in the guest will be "
+             "refused",
              e->path);
     s->trees[s->n_trees++] = tree;
     return true;
@@ -160,7 +162,8 @@ void nfs_server_set_ports(struct nfs_server *server, const struct nfs_ports *por
     server->ports = *ports;
 }
 
-bool nfs_server_call(struct nfs_server *server, const void *rpc, size_t len, bool tcp, struct nfs_reply *reply)
+bool nfs_server_call(struct nfs_server *server, const void *rpc, size_t len, bool tcp,
+                     struct nfs_reply *reply)
 {
     for (size_t i = 0; i < server->n_trees; i++)
         tree_begin(server->trees[i]);

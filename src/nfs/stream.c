@@ -1,9 +1,9 @@
 /*
- * Record marking (RFC 5531 section 11): fragments with a 31-bit length and a last-fragment bit become records.
+ * Record marking (RFC 5531 section 11): fragments with a 31-bit length and a last-fragment bit become
+ * records.
  *
- * A record that lies whole in what was fed is handed out where it lies; only one that arrives in pieces is copied.
- * The buffer grows with what has really come in, never with what a mark promises.
- * Threading: none.
+ * A record that lies whole in what was fed is handed out where it lies; only one that arrives in pieces is
+ * copied. The buffer grows with what has really come in, never with what a mark promises. Threading: none.
  */
 #include "nfs/stream.h"
 
@@ -73,7 +73,8 @@ static size_t take_mark(struct nfs_stream *s, const uint8_t *p, size_t len)
 }
 
 /* Bytes of the fragment; true when they end a record. */
-static bool take_data(struct nfs_stream *s, const uint8_t **p, const uint8_t *end, const void **record, size_t *len)
+static bool take_data(struct nfs_stream *s, const uint8_t **p, const uint8_t *end, const void **record,
+                      size_t *len)
 {
     size_t n = MIN((size_t)(end - *p), s->left);
     bool whole = s->last && n == s->left && s->record->len == 0;

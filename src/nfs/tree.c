@@ -1,17 +1,16 @@
 /*
  * Where the objects of an export are: handles, nodes, the names that lead to them, and the open descriptors.
  *
- * 1. A node is found by its key and reached by name, one component below a directory that is itself a node: nothing
- *    follows a symbolic link, "..", or a magic link of /proc, so nothing leaves the export.
+ * 1. A node is found by its key and reached by name, one component below a directory that is itself a node:
+ * nothing follows a symbolic link, "..", or a magic link of /proc, so nothing leaves the export.
  * 2. What was reached counts only when its key is the one expected; a name that leads elsewhere is forgotten.
- * 3. A descriptor is believed for CHECK_MS; then its names must lead to it again.  So what the host moves out of the
- *    export is out of reach a second later.
- * 4. A node with children or with the descriptor of the call in progress is never evicted: eviction happens in
- *    tree_begin() only.
+ * 3. A descriptor is believed for CHECK_MS; then its names must lead to it again.  So what the host moves out
+ * of the export is out of reach a second later.
+ * 4. A node with children or with the descriptor of the call in progress is never evicted: eviction happens
+ * in tree_begin() only.
  *
- * Left out: object numbers of file systems whose readdir and stat disagree (some overlays) are not found again after
- * a restart by their handle alone; a LOOKUP finds them.
- * Threading: the server's.
+ * Left out: object numbers of file systems whose readdir and stat disagree (some overlays) are not found
+ * again after a restart by their handle alone; a LOOKUP finds them. Threading: the server's.
  */
 #include "nfs/tree.h"
 
@@ -26,7 +25,7 @@
 #include <unistd.h>
 
 #define CHECK_MS    1000
-#define PATH_CHUNK  4000 /* below PATH_MAX */
+#define PATH_CHUNK  4000  /* below PATH_MAX */
 #define STEPS_MAX   65536 /* deeper than any path: the parents go in a circle */
 #define HANDLE_MARK UINT32_C(0x41724e31)
 #define STATX_WANT  (STATX_BASIC_STATS | STATX_BTIME)
@@ -38,7 +37,9 @@ void fd_path(char buf[32], int fd)
 
 int statx_at(int fd, const char *name, struct statx *stx)
 {
-    return statx(fd, name, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_WANT, stx) < 0 ? -errno : 0;
+    return statx(fd, name, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_WANT, stx) < 0
+               ? -errno
+               : 0;
 }
 
 uint32_t key_dev(const struct statx *stx)
@@ -274,7 +275,8 @@ static int open_path(int dirfd, char *path, int flags)
     int fd = open_beneath(dirfd, path, flags);
 
     /* EAGAIN: a rename elsewhere may have moved a "..", of which we have none. */
-    return fd == -ENOSYS || fd == -EPERM || fd == -EAGAIN || fd == -EINVAL ? open_by_steps(dirfd, path, flags) : fd;
+    return fd == -ENOSYS || fd == -EPERM || fd == -EAGAIN || fd == -EINVAL ? open_by_steps(dirfd, path, flags)
+                                                                           : fd;
 }
 
 /* A directory that the next steps can begin at without doubt. */
@@ -285,8 +287,8 @@ static bool is_anchor(const struct node *node)
 }
 
 /*
- * `chain' becomes the nodes below an anchor that lead to node, node first; returns the anchor or NULL.  From the root
- * when `all'.
+ * `chain' becomes the nodes below an anchor that lead to node, node first; returns the anchor or NULL.  From
+ * the root when `all'.
  */
 static struct node *climb(struct node *node, GPtrArray *chain, bool all)
 {
@@ -370,7 +372,8 @@ static struct node *find_loose(struct node *node)
     return node;
 }
 
-/* Another server of the same tree gave the link to somebody: the file that stands for it now takes the node over. */
+/* Another server of the same tree gave the link to somebody: the file that stands for it now takes the node
+ * over. */
 static bool was_replaced(struct node *node)
 {
     const struct place *place = node->places;
@@ -387,7 +390,8 @@ static bool was_replaced(struct node *node)
     return true;
 }
 
-/* Forget the names that do not lead to the node, its ancestors' too, and look for better ones.  0 or -ESTALE. */
+/* Forget the names that do not lead to the node, its ancestors' too, and look for better ones.  0 or -ESTALE.
+ */
 int node_repair(struct node *node)
 {
     g_autoptr(GPtrArray) chain = g_ptr_array_new();
@@ -499,8 +503,8 @@ int node_pathfd(struct node *node, bool *owned)
 }
 
 /*
- * By way of an O_PATH descriptor that is known to be the regular file meant: opening by name could block on a pipe or
- * wake a device that took the name in between.
+ * By way of an O_PATH descriptor that is known to be the regular file meant: opening by name could block on a
+ * pipe or wake a device that took the name in between.
  */
 static int open_file(struct node *node, bool write)
 {
@@ -544,15 +548,16 @@ void node_adopt(struct node *node, int fd)
 /* By its parent's descriptor: one system call for what is not open. */
 static int stat_by_name(struct node *node, struct statx *stx)
 {
+    struct node *parent = node->places ? node->places->parent : NULL;
     int dirfd, err;
 
-    if (!node->places)
+    if (!parent)
         return -ESTALE;
-    dirfd = node_dirfd(node->places->parent);
+    dirfd = node_dirfd(parent);
     if (dirfd < 0)
         return dirfd;
     /* Reaching the parent may have changed what is known of the places. */
-    if (!node->places || node->places->parent->fd != dirfd)
+    if (!node->places || node->places->parent != parent)
         return -ESTALE;
     err = verify(dirfd, node->places->name, node, stx);
     if (!err)
@@ -578,7 +583,7 @@ int node_stat(struct node *node, struct statx *stx)
             return -ESTALE;
         }
     }
-    if (node->places && node->places->parent)
+    if (node->places)
         err = stat_by_name(node, stx);
     if (is_lost(err)) {
         int fd = open_node(node, O_PATH, true, stx);
@@ -663,7 +668,8 @@ int tree_node(struct tree *tree, const uint8_t *handle, struct node **node)
 
 int tree_check_name(const void *name, size_t len, char *out)
 {
-    if (len == 0 || memchr(name, 0, MIN(len, TREE_NAME_MAX + 1)) || memchr(name, '/', MIN(len, TREE_NAME_MAX + 1)))
+    if (len == 0 || memchr(name, 0, MIN(len, TREE_NAME_MAX + 1)) ||
+        memchr(name, '/', MIN(len, TREE_NAME_MAX + 1)))
         return -EINVAL;
     if (len > TREE_NAME_MAX)
         return -ENAMETOOLONG;

@@ -1,8 +1,8 @@
 /*
- * One exported directory: objects with stable handles, their attributes as the guest sees them, and what can be done
- * to them.  docs/nfs.md explains.  Everything returns 0 (or a count, or a descriptor) or -errno; -ESTALE when a handle's
- * object is gone.  Names are single components, checked by tree_check_name().  Nodes live at least until the next
- * tree_begin().  Threading: the server's (one call at a time).
+ * One exported directory: objects with stable handles, their attributes as the guest sees them, and what can
+ * be done to them.  docs/nfs.md explains.  Everything returns 0 (or a count, or a descriptor) or -errno;
+ * -ESTALE when a handle's object is gone.  Names are single components, checked by tree_check_name().  Nodes
+ * live at least until the next tree_begin().  Threading: the server's (one call at a time).
  */
 #ifndef ARMLET_NFS_TREE_H
 #define ARMLET_NFS_TREE_H
@@ -84,10 +84,10 @@ struct node {
     unsigned children; /* places that have this node as parent */
     int fd;
     enum fd_kind fd_kind;
-    int64_t checked;           /* ms: when places last led here */
-    int64_t used;              /* ms: fd */
-    GList fd_link, node_link;  /* in tree->fds, tree->nodes */
-    struct meta meta;          /* good while the ctime is meta_ctime */
+    int64_t checked;          /* ms: when places last led here */
+    int64_t used;             /* ms: fd */
+    GList fd_link, node_link; /* in tree->fds, tree->nodes */
+    struct meta meta;         /* good while the ctime is meta_ctime */
     struct timespec meta_ctime;
     struct cookies *cookies;
 };
@@ -146,15 +146,16 @@ int node_dirfd(struct node *dir);
 int node_file(struct node *node, bool write);
 /* The cache takes `fd', a new file's, open to read and write. */
 void node_adopt(struct node *node, int fd);
-/* A descriptor that may be O_PATH, for *at() calls with AT_EMPTY_PATH and /proc/self/fd; close it if *owned. */
+/* A descriptor that may be O_PATH, for *at() calls with AT_EMPTY_PATH and /proc/self/fd; close it if *owned.
+ */
 int node_pathfd(struct node *node, bool *owned);
 int statx_at(int fd, const char *name, struct statx *stx);
 void fd_path(char buf[32], int fd);
 
 /* --- index.c: finding what only a handle names --- */
 /*
- * Makes the node of `key' if need be, and adds its place; -ESTALE.  `seen': when (ms) it was last known to be there, -1
- * for never.  node may be NULL.
+ * Makes the node of `key' if need be, and adds its place; -ESTALE.  `seen': when (ms) it was last known to be
+ * there, -1 for never.  node may be NULL.
  */
 int index_find(struct tree *tree, const struct node_key *key, int64_t seen, struct node **node);
 void index_free(struct index *index);
@@ -176,8 +177,8 @@ bool meta_replaces(int dirfd, const char *name, const struct node_key *id);
 int meta_get(struct node *node, const struct statx *stx, struct meta *meta);
 int meta_write(int pathfd, const struct meta *meta);
 /*
- * After -EACCES from the host: give the user the rights that guest root has on what the user owns, without the guest
- * seeing another mode.  0: try again.
+ * After -EACCES from the host: give the user the rights that guest root has on what the user owns, without
+ * the guest seeing another mode.  0: try again.
  */
 int node_promote(struct node *node);
 bool tree_has_xattr(struct tree *tree);
@@ -188,7 +189,8 @@ bool meta_stands(const struct meta *meta);
 /* --- ops.c --- */
 int tree_lookup(struct node *dir, const struct cred *cred, const char *name, struct node **node);
 /* -EAGAIN when guard is not the object's ctime. */
-int tree_setattr(struct node *node, const struct cred *cred, const struct sattr *sa, const struct timespec *guard);
+int tree_setattr(struct node *node, const struct cred *cred, const struct sattr *sa,
+                 const struct timespec *guard);
 enum create_how { CREATE_UNCHECKED, CREATE_GUARDED, CREATE_EXCLUSIVE };
 /* `verf' for CREATE_EXCLUSIVE only. */
 int tree_create(struct node *dir, const struct cred *cred, const char *name, enum create_how how,
@@ -201,24 +203,26 @@ int tree_symlink(struct node *dir, const struct cred *cred, const char *name, co
 int tree_mknod(struct node *dir, const struct cred *cred, const char *name, uint32_t type, uint32_t major,
                uint32_t minor, const struct sattr *sa, struct node **node);
 int tree_remove(struct node *dir, const struct cred *cred, const char *name, bool is_dir);
-int tree_rename(struct node *from, const struct cred *cred, const char *name, struct node *to, const char *to_name);
+int tree_rename(struct node *from, const struct cred *cred, const char *name, struct node *to,
+                const char *to_name);
 int tree_link(struct node *node, const struct cred *cred, struct node *dir, const char *name);
 
 /* --- io.c --- */
 /* Up to `len' bytes; *eof when they reach the file's end. */
-ssize_t tree_read(struct node *node, const struct cred *cred, void *buf, size_t len, uint64_t offset, bool *eof);
+ssize_t tree_read(struct node *node, const struct cred *cred, void *buf, size_t len, uint64_t offset,
+                  bool *eof);
 ssize_t tree_write(struct node *node, const struct cred *cred, const void *buf, size_t len, uint64_t offset,
                    bool stable);
 int tree_commit(struct node *node);
 /* The target, at most TREE_LINK_MAX bytes into buf; returns the length. */
 ssize_t tree_readlink(struct node *node, char *buf);
 /*
- * Calls entry() for each name from `cookie' (0: the beginning) until it returns false.  cookies: the host's own, or
- * numbers below 2^32 for NFS v2.  *eof: the last name was given.
+ * Calls entry() for each name from `cookie' (0: the beginning) until it returns false.  cookies: the host's
+ * own, or numbers below 2^32 for NFS v2.  *eof: the last name was given.
  */
 typedef bool tree_entry_fn(void *opaque, const char *name, uint64_t fileid, uint64_t cookie);
-int tree_readdir(struct node *dir, const struct cred *cred, uint64_t cookie, bool small_cookies, size_t expect,
-                 tree_entry_fn *entry, void *opaque, bool *eof);
+int tree_readdir(struct node *dir, const struct cred *cred, uint64_t cookie, bool small_cookies,
+                 size_t expect, tree_entry_fn *entry, void *opaque, bool *eof);
 int tree_statfs(struct node *node, struct statvfs *st);
 void cookies_free(struct cookies *cookies);
 
