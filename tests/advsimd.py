@@ -14,6 +14,7 @@ Programs that need what no CPU model here has (half-precision arithmetic, BFloat
 """
 import argparse
 import concurrent.futures
+import fcntl
 import glob
 import os
 import re
@@ -161,6 +162,13 @@ def build():
     for tool in (PREFIX + "gcc", "apt-get", "dpkg-deb", "tar"):
         if not shutil.which(tool):
             die(f"{tool} is missing (tools/deps check)")
+    os.makedirs(CACHE, exist_ok=True)
+    with open(CACHE + "/lock", "w", encoding="ascii") as lock:  # two suites want it at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return build_locked()
+
+
+def build_locked():
     suite, out = fetch(), os.path.join(CACHE, "advsimd")
     program = os.path.join(out, "advsimd")
     if os.path.exists(program) and os.path.getmtime(program) > os.path.getmtime(__file__):
