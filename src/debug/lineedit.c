@@ -251,9 +251,12 @@ void lineedit_input(struct lineedit *e, const uint8_t *buf, size_t len)
         key(e, buf[i]);
 }
 
+/* Plain: scripts wait for the prompt at the end of what they read. */
 void lineedit_prompt(struct lineedit *e)
 {
-    redraw(e);
+    show(e, e->prompt);
+    show(e, e->line->str);
+    e->cursor = e->line->len;
 }
 
 void lineedit_reset(struct lineedit *e)

@@ -268,11 +268,15 @@ void chardevs_describe(struct chardevs *all, GString *out)
 
 struct chardev *chardevs_gdb(struct chardevs *all, const char *text, GError **err)
 {
+    struct entry *old = find_entry(all, "#gdb");
+
+    if (old)
+        g_ptr_array_remove(all->entries, old);
     if (!strcmp(text, "none"))
         return NULL;
     if (g_str_has_prefix(text, "chardev:"))
         return chardevs_take(all, text + 8, err);
-    g_autofree char *spelling = long_spelling(text, "gdb");
+    g_autofree char *spelling = long_spelling(text, "#gdb");
     if (!spelling)
         return fail(err, "-gdb %s: unknown kind (tcp::PORT, tcp:HOST:PORT, unix:FILE, stdio, chardev:ID, none)", text);
     struct props *p = props_new(spelling, "backend");

@@ -30,7 +30,10 @@ struct chardev *chardevs_open(struct chardevs *all, const char *option, const ch
 struct chardev *chardevs_mon_front(struct chardevs *all, unsigned n);
 /* `info chardev'. */
 void chardevs_describe(struct chardevs *all, GString *out);
-/* The line for -gdb's argument: tcp and unix listen, without waiting.  NULL without err: "none". */
+/*
+ * The line for -gdb's argument: tcp and unix listen, without waiting.  NULL without err: "none".  What an earlier call
+ * made is freed: its front end has left by then.
+ */
 struct chardev *chardevs_gdb(struct chardevs *all, const char *text, GError **err);
 /* Writes everything out; the vCPUs are stopped. */
 void chardevs_drain(struct chardevs *all);

@@ -149,11 +149,10 @@ static char *run_for_gdb(void *opaque, const char *line)
 
 static bool serve_gdb(struct monitors *m, const char *where, GError **err)
 {
+    g_clear_pointer(&m->gdb, gdbstub_free);
     struct chardev *chr = chardevs_gdb(m->chardevs, where, err);
-
     if (!chr && *err)
         return false;
-    g_clear_pointer(&m->gdb, gdbstub_free);
     if (chr)
         m->gdb = gdbstub_new(m->control, chr, run_for_gdb, m);
     return true;
