@@ -13,6 +13,7 @@
 #include "jit/emit.h"
 
 #include "base/report.h"
+#include "jit/x86_sse.h"
 
 const uint8_t jit_temps[TEMPS] = { RAX, RCX, RDX, RSI };
 const struct jit_pin jit_pins[PINS] = {
@@ -969,6 +970,69 @@ static void emit_extr(struct emit *e, const struct ir *ir)
     emit_bind(e, e->at, d);
 }
 
+/* CRC32C is an instruction of the host's SSE4.2, with the same rules: acc is 32 bits and nothing is inverted. */
+static void crc32c(struct emit *e, unsigned size, unsigned acc, unsigned v, unsigned d)
+{
+    x86_mov_rr(&e->x, false, d, acc);
+    if (size == 1)
+        x86_u8(&e->x, 0x66);
+    x86_rr(&e->x, 0xf2, size == 3, size ? 0x0f38f1 : 0x0f38f0, d, v, !size);
+}
+
+/*
+ * CRC32 of n bits is n steps of "add the polynomial P if bit 0 is set, shift right".  The P's that 64 steps add are the
+ * carry-less product of P and q = x / P modulo x^64, and the result is what that has above bit 63.  Fewer steps: x starts
+ * higher up, and what is pushed out at the top is added at the end.
+ */
+static void crc32(struct emit *e, unsigned size, unsigned acc, unsigned v, unsigned d)
+{
+    unsigned n = 8u << size, t = size < 2 ? emit_temp(e) : d;
+
+    emit_clobber_flags(e);
+    if (size < 2)
+        x86_ext_rr(&e->x, false, size ? 0x0fb7 : 0x0fb6, d, v);
+    else if (size == 2)
+        x86_mov_rr(&e->x, false, d, v);
+    if (size < 3) {
+        x86_alu_rr(&e->x, false, ALU_XOR, d, acc);
+    } else { /* only the low half of acc counts */
+        x86_mov_rr(&e->x, false, d, acc);
+        x86_alu_rr(&e->x, true, ALU_XOR, d, v);
+    }
+    if (t != d)
+        x86_mov_rr(&e->x, true, t, d);
+    if (n < 64)
+        x86_shift_ri(&e->x, true, SH_SHL, t, 64 - n);
+    xop2w(&e->x, X66(0x6e), true, 0, t);
+    xop3m(&e->x, X3A(0x44), 0, 0, HOT(HOT_K + 2 * K_CRC32));
+    x86_u8(&e->x, 0x00);
+    xop3m(&e->x, X3A(0x44), 0, 0, HOT(HOT_K + 2 * K_CRC32));
+    x86_u8(&e->x, 0x10);
+    xop2w(&e->x, X3A(0x16), true, 0, t);
+    x86_u8(&e->x, 1);
+    if (t != d) {
+        x86_shift_ri(&e->x, false, SH_SHR, d, n);
+        x86_alu_rr(&e->x, false, ALU_XOR, d, t);
+    }
+}
+
+static void emit_crc(struct emit *e, const struct ir *ir)
+{
+    if (!is_const(e, ir->c) || (ir->op == IR_h_crc32 && !jit_host.pclmul)) {
+        emit_generic(e, ir);
+        return;
+    }
+    unsigned size = (unsigned)const_of(e, ir->c), acc = emit_reg(e, ir->a), v = emit_reg(e, ir->b), d = emit_temp(e);
+    if (ir->op == IR_h_crc32)
+        crc32(e, size, acc, v, d);
+    else
+        crc32c(e, size, acc, v, d);
+    emit_use_all(e, ir);
+    unlock_all(e);
+    lock(e, d);
+    emit_bind(e, e->at, d);
+}
+
 /* --- conditions ---------------------------------------------------------------------------------------------------- */
 
 static bool is_compare(unsigned op)
@@ -1513,6 +1577,7 @@ static void emit_value(struct emit *e, const struct ir *ir)
     case IR_ext: emit_ext(e, ir); break;
     case IR_extr: emit_extr(e, ir); break;
     case IR_select: emit_select(e, ir); break;
+    case IR_h_crc32: case IR_h_crc32c: emit_crc(e, ir); break;
     default: emit_generic(e, ir); break;
     }
 }

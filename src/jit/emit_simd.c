@@ -32,6 +32,7 @@ void jit_hot_constants(uint64_t *hot)
         [K_LOW_H] = { 0x0000ffff0000ffff, 0x0000ffff0000ffff },
         [K_ONES_B] = { 0x0101010101010101, 0x0101010101010101 },
         [K_TABLE] = { 0x7070707070707070, 0x7070707070707070 }, /* added with saturation: bit 7 where the index is over 15 */
+        [K_CRC32] = { 0xb4e5b025f7011641, 0x1db710641 }, /* the inverse of the other modulo x^64; the polynomial, bit-reversed */
         [K_MINUS_1] = { 0xbff0000000000000, 0xbf800000 },
         [K_2_32] = { 0x41f0000000000000, 0x4f800000 },
         [K_2_63] = { 0x43e0000000000000, 0x5f000000 },
@@ -591,6 +592,17 @@ static bool polynomial(struct emit *e, const struct ir *ir)
 
 enum { SHA_RNDS2 = XOP(PP_NONE, MAP_38, 0xcb), SHA_MSG1 = XOP(PP_NONE, MAP_38, 0xcc), SHA_MSG2 = XOP(PP_NONE, MAP_38, 0xcd) };
 
+/* The SHA256H2 of the same operands that follows the SHA256H at hand, 0: none. */
+static unsigned other_half(const struct emit *e, const struct ir *ir)
+{
+    for (unsigned i = e->at + 1; i < e->block->n && i < e->at + 6; i++) {
+        const struct ir *h2 = &e->block->ir[i];
+        if (h2->op == IR_w_sha256h2 && h2->a == ir->b && h2->b == ir->a && h2->c == ir->c && e->uses[i])
+            return i;
+    }
+    return 0;
+}
+
 /*
  * SHA256H and SHA256H2 do the same four rounds and keep one half each.  The host has the state as FEBA and HGDC, from the
  * low lane, and two rounds turn (FEBA, HGDC) into (new FEBA in place of HGDC, FEBA); its key words are in xmm0.
@@ -598,6 +610,7 @@ enum { SHA_RNDS2 = XOP(PP_NONE, MAP_38, 0xcb), SHA_MSG1 = XOP(PP_NONE, MAP_38, 0
 static bool sha256_rounds(struct emit *e, const struct ir *ir)
 {
     bool part1 = ir->op == IR_w_sha256h;
+    unsigned other = part1 ? other_half(e, ir) : 0;
     unsigned x = emit_xmm(e, part1 ? ir->a : ir->b), y = emit_xmm(e, part1 ? ir->b : ir->a), w = emit_xmm(e, ir->c);
     unsigned d = emit_xmm_dest(e);
 
@@ -608,6 +621,13 @@ static bool sha256_rounds(struct emit *e, const struct ir *ir)
     xop2i(&e->x, X_PSHUFD, 0, w, 0x0e);
     xsse2w(&e->x, SHA_RNDS2, false, 1, 2);
     xop3i(&e->x, X_SHUFPS, d, 1, 2, part1 ? 0xbb : 0x11);
+    if (other) {
+        unsigned d2 = emit_xmm_dest(e);
+        xop3i(&e->x, X_SHUFPS, d2, 1, 2, 0x11);
+        e->done[other] = true;
+        emit_use_all(e, &e->block->ir[other]);
+        emit_xmm_bind(e, other, d2, 0);
+    }
     return ready(e, ir, d, 0);
 }
 

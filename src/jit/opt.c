@@ -51,6 +51,12 @@ void opt_forward(struct ir_block *block)
         case IR_set_x: k.x[ir->k] = ir->a; break;
         case IR_set_w: k.w[ir->k] = ir->a; break;
         case IR_set_f: k.f = ir->a; break;
+        case IR_w_or: /* MOV of a whole register */
+            if (ir->a == ir->b && ir->k & SH_Q) {
+                same[i] = ir->a;
+                ir->op = IR_none;
+            }
+            break;
         default:
             if (ir_info[ir->op].effects & IE_STATE)
                 memset(&k, 0, sizeof k);

@@ -49,7 +49,7 @@ enum hot {
     HOT_W = HOT_SPILL + 16, /* W_SLOTS vectors */
     HOT_X = HOT_W + 2 * 32,   /* xmm registers across a call, from XMM_FIRST on */
     HOT_K = HOT_X + 2 * 12,   /* constants: enum hot_const */
-    HOT_MXCSR = HOT_K + 2 * 15, /* MXCSR of generated code while C runs: FPSR's flags that are not there yet */
+    HOT_MXCSR = HOT_K + 2 * 16, /* MXCSR of generated code while C runs: FPSR's flags that are not there yet */
     HOT_WORDS
 };
 enum { SPILLS = 16, W_SLOTS = 32, XMMS = 16, XMM_FIRST = 4 };
@@ -58,6 +58,7 @@ enum hot_const {
     K_ABS_S, K_ABS_D, K_SIGN_S, K_SIGN_D, K_MIN_S, K_MIN_D, /* MIN: the smallest normal number in every lane */
     K_NIBBLES, K_COUNTS, K_LOW_B, K_LOW_H, K_ONES_B, K_TABLE, /* see emit_simd.c */
     K_MINUS_1, K_2_32, K_2_63, /* a double, and at 8 the same as a float */
+    K_CRC32, /* see emit.c */
     K_CONSTS
 };
 void jit_hot_constants(uint64_t *hot);
