@@ -312,6 +312,7 @@ static void lookup(struct rpc_call *call)
 {
     struct node *dir, *node;
     struct where w;
+    struct attr a;
     int err;
 
     take_where(call, &w);
@@ -320,16 +321,14 @@ static void lookup(struct rpc_call *call)
     err = find_where(call, &w, &dir);
     if (!err)
         err = tree_lookup(dir, &call->cred, w.name, &node);
-    if (!err) {
-        struct attr a;
-
-        /* First: what it learns may be a part of the handle. */
+    /* Before the handle: what it learns may be a part of that. */
+    if (!err)
         err = node_attr(node, &a);
-    }
     rpc_put_u32(call, status_of(err));
     if (!err) {
         put_fh(call, node);
-        put_post(call, node);
+        rpc_put_bool(call, true);
+        put_fattr(call, &a);
     }
     put_post(call, dir);
 }
