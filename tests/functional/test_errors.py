@@ -34,7 +34,7 @@ def fails(*args, says, **kwargs):
     (["-kernel", "/nonexistent"], "No such file"),
     (["-kernel", "/"], "kernel"),
     (["-append", "x"], "-kernel"),
-    (["-device", "virtio-blk-pci"], "not here yet: PCI; use virtio-blk-device"),
+    (["-device", "virtio-blk-pci"], "give drive="),
     (["-device", "virtio-blk-devise"], "did you mean 'virtio-blk-device'"),
     (["-device", "virtio-blk-device"], "give drive="),
     (["-device", "virtio-blk-device,drive=nope"], "no -drive has the id 'nope'"),
