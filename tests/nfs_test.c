@@ -705,6 +705,64 @@ static void read_only(void **state)
     assert_int_equal(nfs_rename(c, c->root, "a", c->root, "b"), ROFS);
 }
 
+/* Guest root writes what the user made read-only, and the guest goes on seeing the mode that it had. */
+static void promoted(void **state)
+{
+    struct fixture *f = *state;
+    struct client *c = &f->c;
+    uint8_t dir[FH], fh[FH];
+    struct fattr a;
+
+    assert_int_equal(mkdir(in_dir(f, "d"), 0755), 0);
+    put_file(f, "d/f", "text");
+    assert_int_equal(chmod(in_dir(f, "d/f"), 0444), 0);
+    assert_int_equal(chmod(in_dir(f, "d"), 0555), 0);
+    assert_int_equal(nfs_lookup(c, c->root, "d", dir), 0);
+    assert_int_equal(nfs_lookup(c, dir, "f", fh), 0);
+    assert_int_equal(nfs_write(c, fh, 0, "T", 1, 0, NULL), 0);
+    assert_int_equal(nfs_getattr(c, fh, &a), 0);
+    assert_int_equal(a.mode, 0444);
+    assert_int_equal(nfs_create(c, dir, "new", 1, 0644, fh), 0);
+    assert_int_equal(nfs_getattr(c, dir, &a), 0);
+    assert_int_equal(a.mode, 0555);
+    assert_int_equal(nfs_remove(c, dir, "f", false), 0);
+}
+
+static void real_ids(void **state)
+{
+    struct fixture *f = *state;
+    struct client *c = &f->c;
+    struct nfs_export e = {.path = f->dir, .mount = "/export", .ids = NFS_IDS_REAL};
+    uint8_t fh[FH];
+    struct fattr a;
+    struct stat st;
+
+    if (geteuid() != 0)
+        skip();
+    nfs_server_free(c->server);
+    c->server = nfs_server_new(&e, 1, NULL);
+    assert_int_equal(nfs_create(c, c->root, "f", 1, 04755, fh), 0);
+    assert_int_equal(stat(in_dir(f, "f"), &st), 0);
+    assert_int_equal(st.st_mode & 07777, 04755);
+    assert_int_equal(nfs_setattr(c, fh, -1, 1000, 1001, -1), 0);
+    assert_int_equal(stat(f->path, &st), 0);
+    assert_int_equal(st.st_uid, 1000);
+    assert_int_equal(st.st_gid, 1001);
+    assert_int_equal(listxattr(f->path, NULL, 0), 0);
+    assert_int_equal(nfs_mknod(c, c->root, "p", 7, 0600, 0, 0, fh), 0);
+    assert_int_equal(lstat(in_dir(f, "p"), &st), 0);
+    assert_true(S_ISFIFO(st.st_mode));
+    assert_int_equal(nfs_symlink(c, c->root, "l", "x", fh), 0);
+    assert_int_equal(nfs_setattr(c, fh, -1, 7, 8, -1), 0);
+    assert_int_equal(lstat(in_dir(f, "l"), &st), 0);
+    assert_true(S_ISLNK(st.st_mode) && st.st_uid == 7);
+    c->uid = c->gid = 1000;
+    assert_int_equal(nfs_lookup(c, c->root, "f", fh), ACCES); /* the root is 0700 */
+    c->uid = c->gid = 0;
+    assert_int_equal(nfs_getattr(c, c->root, &a), 0);
+    assert_int_equal(a.mode, 0700);
+}
+
 static void bad_exports(void **state)
 {
     struct fixture *f = *state;
@@ -966,6 +1024,8 @@ int main(void)
         WITH(file_system),
         WITH(read_only),
         WITH(bad_exports),
+        WITH(promoted),
+        WITH(real_ids),
         WITH(version2_files),
         WITH(version2_others),
         WITH(version2_directory),
