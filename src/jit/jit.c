@@ -5,7 +5,7 @@
  * measured choice for later: private code needs no locks, no cross-modifying of code, and can be dropped at any time
  * that its own thread is in the run loop.)
  *
- * Code memory is one memfd mapped twice, writable and executable, never both at one address.
+ * Code memory is mapped twice, writable and executable, never both at one address.
  *
  * Rules
  *  1. A block is found by physical address and mode, and is good while its page's code generation is what it was.
@@ -24,7 +24,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/report.h"
 #include "base/trace.h"
@@ -37,7 +36,7 @@
 #include "jit/opt.h"
 
 enum {
-    SPACES = 64,         /* data TLBs kept */
+    SPACES = 16,         /* data TLBs kept */
     KEYS = 256,          /* (fetch space, mode) pairs known at a time */
     KEY_LAST = 0x7ffe,
     KEYS_IN_HAND = 256,  /* that code may use up before it is in the run loop again: every mode change ends a block */
@@ -117,16 +116,13 @@ void jit_set_cache_size(uint64_t bytes)
 
 /* --- code memory --------------------------------------------------------------------------------------- */
 
+/* Shared anonymous pages, mapped once more by mremap() of nothing: no file, so that no limit on file sizes applies. */
 static void map_code(struct jit_cpu *j)
 {
-    int fd = memfd_create("armlet-code", MFD_CLOEXEC);
     j->size = cache_size;
-    if (fd < 0 || ftruncate(fd, (off_t)j->size))
-        BUG("code memory: %s", g_strerror(errno));
-    j->rw = mmap(NULL, j->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    j->rx = mmap(NULL, j->size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    close(fd);
-    if (j->rw == MAP_FAILED || j->rx == MAP_FAILED)
+    j->rw = mmap(NULL, j->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    j->rx = j->rw == MAP_FAILED ? MAP_FAILED : mremap(j->rw, 0, j->size, MREMAP_MAYMOVE);
+    if (j->rx == MAP_FAILED || mprotect(j->rx, j->size, PROT_READ | PROT_EXEC))
         BUG("code memory: %s", g_strerror(errno));
 }
 
