@@ -1,9 +1,9 @@
 /*
  * An Ethernet card and the network behind it: what the two know of each other.
  *
- * The network has a thread of its own, which works in bursts: begin, any number of transmit and receive, end.  Within a
- * burst the card holds buffers of the guest and no lock; the network must not wait there for anything that could wait
- * for the guest or for the board's lock.
+ * The network has a thread of its own, which works in bursts: begin, any number of transmit and receive, end.
+ * Within a burst the card holds buffers of the guest and no lock; the network must not wait there for
+ * anything that could wait for the guest or for the board's lock.
  */
 #ifndef ARMLET_BASE_NIC_H
 #define ARMLET_BASE_NIC_H
@@ -18,8 +18,8 @@ struct nic_frame {
     uint8_t *data; /* from the Ethernet header on, without a checksum behind it */
     size_t len;    /* at most NIC_MAX_FRAME */
     /*
-     * 0, or the frame is one TCP segment that stands for several with so many bytes of payload each.  Checksums are
-     * right as of the whole.
+     * 0, or the frame is one TCP segment that stands for several with so many bytes of payload each.
+     * Checksums are right as of the whole.
      */
     uint16_t segment;
 };
@@ -30,7 +30,8 @@ struct net_port;
 /* The card; network thread only. */
 struct nic_ops {
     void (*begin)(struct nic *nic);
-    /* The guest's next frame, whose data stay valid and may be changed until the next call; false: there is none. */
+    /* The guest's next frame, whose data stay valid and may be changed until the next call; false: there is
+     * none. */
     bool (*transmit)(struct nic *nic, struct nic_frame *frame);
     /* A frame for the guest, copied; it is lost when there is no room for it.  May change frame->data. */
     void (*receive)(struct nic *nic, const struct nic_frame *frame);

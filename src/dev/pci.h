@@ -2,16 +2,23 @@
  * PCI: a host bridge with an ECAM (PCIe base specification 7.2.2), bus 0, and what every function has: a
  * configuration space, BARs, INTx, MSI-X.
  *
- * A function is a struct that begins with struct pci_function; its foo_new() calls pci_init() and the pci_add_
- * functions, then pci_plug() gives it to the host, which owns it from then on.  Threads: set-up before the vCPUs run;
- * afterwards everything wants the board's lock.
+ * A function is a struct that begins with struct pci_function; its foo_new() calls pci_init() and the
+ * pci_add_ functions, then pci_plug() gives it to the host, which owns it from then on.  Threads: set-up
+ * before the vCPUs run; afterwards everything wants the board's lock.
  */
 #ifndef ARMLET_DEV_PCI_H
 #define ARMLET_DEV_PCI_H
 
 #include "dev/device.h"
 
-enum { PCI_SLOTS = 32, PCI_FUNCTIONS = 8, PCI_BARS = 7, PCI_ROM_BAR = 6, PCI_CONFIG_SIZE = 256, PCI_PINS = 4 };
+enum {
+    PCI_SLOTS = 32,
+    PCI_FUNCTIONS = 8,
+    PCI_BARS = 7,
+    PCI_ROM_BAR = 6,
+    PCI_CONFIG_SIZE = 256,
+    PCI_PINS = 4
+};
 
 enum pci_bar_type { PCI_BAR_MEM = 0, PCI_BAR_IO = 1, PCI_BAR_64 = 4, PCI_BAR_PREFETCH = 8 }; /* or-ed */
 
@@ -86,7 +93,7 @@ struct pci_window {
 };
 
 struct pci_host_config {
-    struct pci_window ecam; /* 1 MiB a bus */
+    struct pci_window ecam;              /* 1 MiB a bus */
     struct pci_window pio, mmio, mmio64; /* size 0: there is none */
     struct irq_line pin[PCI_PINS];
     /* A message that a function stores outside RAM.  The lock is held. */
@@ -107,7 +114,8 @@ void pci_init(struct pci_function *fn, const struct pci_class *cls, const struct
 /* size is a power of two; PCI_BAR_64 takes n + 1 too. */
 void pci_add_bar(struct pci_function *fn, unsigned n, unsigned type, uint64_t size, const struct mem_ops *ops,
                  void *dev);
-/* len bytes behind the two of every capability's head; returns its offset.  Read-only unless fn->writable is set. */
+/* len bytes behind the two of every capability's head; returns its offset.  Read-only unless fn->writable is
+ * set. */
 uint8_t pci_add_capability(struct pci_function *fn, uint8_t id, const void *data, unsigned len);
 /* The whole of BAR n is the table and the pending bits of `count' (1 .. 128) messages. */
 void pci_add_msix(struct pci_function *fn, unsigned n, unsigned count);

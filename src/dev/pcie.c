@@ -1,9 +1,10 @@
 /*
  * PCI host bridge with an ECAM, and what its functions have in common.  See pci.h.
  *
- * Bus 0 only, conventional functions on the root bus: no PCIe capability, no extended configuration space (it reads as
- * 0), no bridges, no hot plug, no MSI without X (no function here has it), no I/O space outside the window.  A BAR is
- * decoded only when it lies within a window of its kind, so that a guest cannot put one over the board's devices.
+ * Bus 0 only, conventional functions on the root bus: no PCIe capability, no extended configuration space (it
+ * reads as 0), no bridges, no hot plug, no MSI without X (no function here has it), no I/O space outside the
+ * window.  A BAR is decoded only when it lies within a window of its kind, so that a guest cannot put one
+ * over the board's devices.
  *
  * Threading: the board's lock.
  */
@@ -145,8 +146,8 @@ void pci_set_intx(struct pci_function *fn, bool level)
     if (!fn->host)
         return;
     fn->intx = level;
-    put(fn->config + PCI_STATUS, (get16(fn->config + PCI_STATUS) & ~STATUS_INTERRUPT) | (level ? STATUS_INTERRUPT : 0),
-        2);
+    put(fn->config + PCI_STATUS,
+        (get16(fn->config + PCI_STATUS) & ~STATUS_INTERRUPT) | (level ? STATUS_INTERRUPT : 0), 2);
     change_wire(fn, was);
 }
 
@@ -266,7 +267,8 @@ void pci_init(struct pci_function *fn, const struct pci_class *cls, const struct
     put(fn->config + PCI_REVISION, ids->class_code << 8 | ids->revision, 4);
     put(fn->config + PCI_SUBSYSTEM_VENDOR, ids->subsystem_vendor, 2);
     put(fn->config + PCI_SUBSYSTEM, ids->subsystem, 2);
-    put(fn->writable + PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_NO_INTX, 2);
+    put(fn->writable + PCI_COMMAND,
+        PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_NO_INTX, 2);
     fn->writable[PCI_CACHE_LINE] = fn->writable[PCI_LATENCY] = fn->writable[PCI_INTERRUPT_LINE] = 0xff;
 }
 
@@ -413,8 +415,8 @@ static void host_describe(struct device *dev, GString *out)
 
         if (!fn)
             continue;
-        g_string_append_printf(out, "dev: %s, id \"%s\", addr = %02x.%x\n", fn->cls->name, fn->id ? fn->id : "",
-                               i / PCI_FUNCTIONS, i % PCI_FUNCTIONS);
+        g_string_append_printf(out, "dev: %s, id \"%s\", addr = %02x.%x\n", fn->cls->name,
+                               fn->id ? fn->id : "", i / PCI_FUNCTIONS, i % PCI_FUNCTIONS);
         if (fn->cls->describe)
             fn->cls->describe(fn, out);
     }

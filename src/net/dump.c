@@ -1,6 +1,6 @@
 /*
- * Packet capture.  See dump.h.  Large segments are written as the one frame they are; what does not fit the disk any
- * more is lost with one warning.
+ * Packet capture.  See dump.h.  Large segments are written as the one frame they are; what does not fit the
+ * disk any more is lost with one warning.
  *
  * Threading: writes happen on the network's thread.
  */

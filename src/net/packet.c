@@ -107,7 +107,7 @@ bool packet_split(const uint8_t *f, size_t len, void (*send)(void *, uint8_t *, 
         put16(out + tcp + 4, seq >> 16);
         put16(out + tcp + 6, seq & 0xffff);
         if (at + part < size)
-            out[tcp + 13] &= (uint8_t)~(TCP_FIN | TCP_PSH);
+            out[tcp + 13] &= (uint8_t) ~(TCP_FIN | TCP_PSH);
         finish_piece(out, tcp, head + part, (unsigned)(at / most));
         send(opaque, out, head + part);
     }

@@ -10,12 +10,13 @@
 
 #include "base/nic.h"
 
-/* The payload size of MTU-sized segments, when the frame is a whole TCP segment (not a fragment); otherwise 0. */
+/* The payload size of MTU-sized segments, when the frame is a whole TCP segment (not a fragment); otherwise
+ * 0. */
 uint16_t packet_segment(const uint8_t *frame, size_t len);
 
 /*
- * Calls send for each MTU-sized fragment of an IPv4 frame (RFC 791 3.2), in a buffer that is valid for the call.
- * false: the frame cannot be fragmented.
+ * Calls send for each MTU-sized fragment of an IPv4 frame (RFC 791 3.2), in a buffer that is valid for the
+ * call. false: the frame cannot be fragmented.
  */
 bool packet_fragment(const uint8_t *frame, size_t len, void (*send)(void *opaque, uint8_t *data, size_t len),
                      void *opaque);

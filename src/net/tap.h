@@ -1,8 +1,9 @@
 /*
  * A tap on the wire between a card and the user-mode network: sees each frame, may change it or take it away.
  *
- * Both functions run on the network's thread, within a burst (base/nic.h): they must not wait for the guest or for the
- * board's lock.  Work that takes long belongs on another thread, whose answer comes by user_net_inject().
+ * Both functions run on the network's thread, within a burst (base/nic.h): they must not wait for the guest
+ * or for the board's lock.  Work that takes long belongs on another thread, whose answer comes by
+ * user_net_inject().
  */
 #ifndef ARMLET_NET_TAP_H
 #define ARMLET_NET_TAP_H
@@ -11,8 +12,8 @@
 
 struct net_tap {
     /*
-     * frame->data may be changed in place, and frame->len made smaller.  frame->segment: a TCP segment longer than the
-     * MTU.  true: the frame is taken, nobody else sees it.  Either function may be NULL.
+     * frame->data may be changed in place, and frame->len made smaller.  frame->segment: a TCP segment longer
+     * than the MTU.  true: the frame is taken, nobody else sees it.  Either function may be NULL.
      */
     bool (*from_guest)(struct net_tap *tap, struct nic_frame *frame);
     bool (*to_guest)(struct net_tap *tap, struct nic_frame *frame);

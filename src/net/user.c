@@ -1,11 +1,12 @@
 /*
  * libslirp on a thread: frames between it and the card, its sockets and timers on a GMainContext.
  *
- * libslirp is told of a large MTU, so that it cuts its TCP streams into pieces of up to 32 KiB.  A guest that can take
- * large segments gets such a piece as one frame; for others it is cut here, as are datagrams above the MTU.  What the
- * guest sends in large segments libslirp takes as it is.
+ * libslirp is told of a large MTU, so that it cuts its TCP streams into pieces of up to 32 KiB.  A guest that
+ * can take large segments gets such a piece as one frame; for others it is cut here, as are datagrams above
+ * the MTU.  What the guest sends in large segments libslirp takes as it is.
  *
- * Threading: one thread a network; `lock' around every use of libslirp.  A burst (base/nic.h) lies within `lock'.
+ * Threading: one thread a network; `lock' around every use of libslirp.  A burst (base/nic.h) lies within
+ * `lock'.
  */
 #include "net/user.h"
 
@@ -30,7 +31,8 @@ struct net_source {
     struct user_net *net;
 };
 
-/* --- to the guest ----------------------------------------------------------------------------------------- */
+/* --- to the guest -----------------------------------------------------------------------------------------
+ */
 
 static void to_card(void *opaque, uint8_t *data, size_t len)
 {
@@ -114,7 +116,8 @@ void user_net_inject(struct user_net *n, const void *data, size_t len, uint16_t 
     n->port.ops->kick(&n->port);
 }
 
-/* --- from the guest --------------------------------------------------------------------------------------- */
+/* --- from the guest ---------------------------------------------------------------------------------------
+ */
 
 void user_net_pass(struct user_net *n, const struct nic_frame *f)
 {
@@ -137,7 +140,8 @@ static void from_guest(struct user_net *n, struct nic_frame *f)
     user_net_pass(n, f);
 }
 
-/* --- libslirp's surroundings ------------------------------------------------------------------------------ */
+/* --- libslirp's surroundings ------------------------------------------------------------------------------
+ */
 
 static void guest_error(const char *msg, void *opaque)
 {
@@ -212,13 +216,14 @@ static const SlirpCb callbacks = {
     .timer_new_opaque = timer_new,
 };
 
-/* --- the event source ------------------------------------------------------------------------------------- */
+/* --- the event source -------------------------------------------------------------------------------------
+ */
 
 static const struct {
     int slirp;
     GIOCondition glib;
 } conditions[] = {
-    {SLIRP_POLL_IN, G_IO_IN}, {SLIRP_POLL_OUT, G_IO_OUT}, {SLIRP_POLL_PRI, G_IO_PRI},
+    {SLIRP_POLL_IN, G_IO_IN},   {SLIRP_POLL_OUT, G_IO_OUT}, {SLIRP_POLL_PRI, G_IO_PRI},
     {SLIRP_POLL_ERR, G_IO_ERR}, {SLIRP_POLL_HUP, G_IO_HUP},
 };
 
@@ -339,7 +344,8 @@ static gboolean source_dispatch(GSource *source, GSourceFunc fn, gpointer data)
 
 static GSourceFuncs source_funcs = {source_prepare, source_check, source_dispatch, NULL, NULL, NULL};
 
-/* --- the port --------------------------------------------------------------------------------------------- */
+/* --- the port ---------------------------------------------------------------------------------------------
+ */
 
 static struct user_net *from_port(struct net_port *port)
 {
@@ -400,7 +406,8 @@ struct net_port *user_net_port(struct user_net *n)
     return &n->port;
 }
 
-/* --- taps and life ---------------------------------------------------------------------------------------- */
+/* --- taps and life ----------------------------------------------------------------------------------------
+ */
 
 void user_net_add_tap(struct user_net *n, struct net_tap *tap)
 {

@@ -1,8 +1,8 @@
 /*
  * The user-mode network: a small private network made of the host user's own sockets, by libslirp.
  *
- * Each has a thread with a GMainContext of its own; everything here may be called on any thread (but not by a tap,
- * unless it says so).
+ * Each has a thread with a GMainContext of its own; everything here may be called on any thread (but not by a
+ * tap, unless it says so).
  */
 #ifndef ARMLET_NET_USER_H
 #define ARMLET_NET_USER_H
@@ -25,10 +25,10 @@ struct user_net_options {
     const char *dhcp_start; /* .15 */
     const char *dns;        /* .3 */
     const char *hostname, *domainname, *tftp, *tftp_server_name, *bootfile;
-    const char *ipv6_prefix; /* fec0:: */
-    unsigned ipv6_prefix_len; /* 0: 64 */
-    const char *ipv6_host;   /* prefix::2 */
-    const char *ipv6_dns;    /* prefix::3 */
+    const char *ipv6_prefix;       /* fec0:: */
+    unsigned ipv6_prefix_len;      /* 0: 64 */
+    const char *ipv6_host;         /* prefix::2 */
+    const char *ipv6_dns;          /* prefix::3 */
     const char *const *dns_search; /* NULL-terminated, or NULL */
 };
 
@@ -49,7 +49,8 @@ bool user_net_add_guestfwd(struct user_net *net, const char *rule, GError **err)
 /* The connections, as a table; to be freed. */
 char *user_net_info(struct user_net *net);
 
-/* The tap stays the caller's, until removed or the network is freed.  Taps are asked in the order they came. */
+/* The tap stays the caller's, until removed or the network is freed.  Taps are asked in the order they came.
+ */
 void user_net_add_tap(struct user_net *net, struct net_tap *tap);
 void user_net_remove_tap(struct user_net *net, struct net_tap *tap);
 
@@ -58,7 +59,8 @@ struct in_addr user_net_host(const struct user_net *net);
 
 /*
  * A frame to the guest, which of the taps only those see that watch.  Copied.  On any thread, taps
- * included.  segment as in struct nic_frame: more than the MTU is for TCP only, and only if user_net_takes_large().
+ * included.  segment as in struct nic_frame: more than the MTU is for TCP only, and only if
+ * user_net_takes_large().
  */
 void user_net_inject(struct user_net *net, const void *data, size_t len, uint16_t segment);
 /* A frame to libslirp as if from the guest; by taps only. */

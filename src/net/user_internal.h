@@ -1,6 +1,6 @@
 /*
- * What the two halves of the user-mode network share: user.c (the thread, the frames) and user_rules.c (options and
- * forwarding rules).
+ * What the two halves of the user-mode network share: user.c (the thread, the frames) and user_rules.c
+ * (options and forwarding rules).
  */
 #ifndef ARMLET_NET_USER_INTERNAL_H
 #define ARMLET_NET_USER_INTERNAL_H
@@ -29,10 +29,10 @@ struct user_net {
     GSource *source;
     GThread *thread; /* while a card is attached */
     bool stop;
-    int kicked;      /* atomic: a burst has been asked for */
+    int kicked; /* atomic: a burst has been asked for */
     struct nic *nic;
     bool in_burst;
-    GArray *slots;   /* struct poll_slot: as many as have ever been needed */
+    GArray *slots; /* struct poll_slot: as many as have ever been needed */
     unsigned slots_used;
     GPtrArray *timers, *taps;
     int64_t deadline; /* when libslirp wants to be called; G_MAXINT64: never */

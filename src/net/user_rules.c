@@ -28,16 +28,19 @@ G_GNUC_PRINTF(2, 3) static bool wrong(GError **err, const char *fmt, ...)
     return false;
 }
 
-/* --- options ---------------------------------------------------------------------------------------------- */
+/* --- options ----------------------------------------------------------------------------------------------
+ */
 
 static bool parse4(const char *key, const char *text, struct in_addr *addr, GError **err)
 {
-    return !text || inet_pton(AF_INET, text, addr) == 1 || wrong(err, "%s=%s: give an IPv4 address", key, text);
+    return !text || inet_pton(AF_INET, text, addr) == 1 ||
+           wrong(err, "%s=%s: give an IPv4 address", key, text);
 }
 
 static bool parse6(const char *key, const char *text, struct in6_addr *addr, GError **err)
 {
-    return !text || inet_pton(AF_INET6, text, addr) == 1 || wrong(err, "%s=%s: give an IPv6 address", key, text);
+    return !text || inet_pton(AF_INET6, text, addr) == 1 ||
+           wrong(err, "%s=%s: give an IPv6 address", key, text);
 }
 
 /* ADDR[/BITS|/MASK]; without, the class that the address had once, as users of this option expect. */
@@ -153,7 +156,8 @@ struct user_net *user_net_new(const struct user_net_options *o, GError **err)
     return NULL;
 }
 
-/* --- rules ------------------------------------------------------------------------------------------------ */
+/* --- rules ------------------------------------------------------------------------------------------------
+ */
 
 static bool parse_port(const char *text, int low, int *port)
 {
@@ -197,7 +201,8 @@ bool user_net_add_hostfwd(struct user_net *n, const char *rule, GError **err)
     g_auto(GStrv) ends = g_strsplit(rest ? rest : "", "-", 2);
     if (!rest || g_strv_length(ends) != 2 || !parse_end(ends[0], &host, 0, &host_port) ||
         !parse_end(ends[1], &guest, 1, &guest_port))
-        return wrong(err, "Invalid host forwarding rule '%s' (give [tcp|udp]:[HOSTADDR]:PORT-[GUESTADDR]:PORT)", rule);
+        return wrong(
+            err, "Invalid host forwarding rule '%s' (give [tcp|udp]:[HOSTADDR]:PORT-[GUESTADDR]:PORT)", rule);
     g_mutex_lock(&n->lock);
     failed = slirp_add_hostfwd(n->slirp, udp, host, host_port, guest, guest_port);
     saved = errno;
@@ -235,7 +240,8 @@ bool user_net_add_guestfwd(struct user_net *n, const char *rule, GError **err)
     rest = parse_protocol(rule, &udp);
     g_autofree char *end = rest && dash ? g_strndup(rest, (size_t)(dash - rest)) : NULL;
     if (!end || udp || !parse_end(end, &addr, 1, &port))
-        return wrong(err, "Invalid guest forwarding rule '%s' (give tcp:ADDR:PORT-cmd:COMMAND or -unix:PATH)", rule);
+        return wrong(err, "Invalid guest forwarding rule '%s' (give tcp:ADDR:PORT-cmd:COMMAND or -unix:PATH)",
+                     rule);
     g_mutex_lock(&n->lock);
     if (g_str_has_prefix(dash + 1, "cmd:"))
         failed = slirp_add_exec(n->slirp, dash + 5, &addr, port);
@@ -246,5 +252,6 @@ bool user_net_add_guestfwd(struct user_net *n, const char *rule, GError **err)
     g_mutex_unlock(&n->lock);
     if (failed > 0)
         return wrong(err, "guestfwd '%s': only cmd:COMMAND and unix:PATH are here", rule);
-    return !failed || wrong(err, "Could not set up guest forwarding rule '%s': conflicting or unusable address", rule);
+    return !failed ||
+           wrong(err, "Could not set up guest forwarding rule '%s': conflicting or unusable address", rule);
 }

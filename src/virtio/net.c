@@ -1,12 +1,14 @@
 /*
  * virtio network card: one pair of queues and a control queue.
  *
- * Offered: checksum and TCP segmentation offload both ways, mergeable receive buffers, a MAC address that can be set.
- * The control queue's receive modes are answered and change nothing: the network behind the card sends only what is
- * meant for it.  Left out: several pairs of queues, VLAN filters, UFO, ECN in large segments, hash reports.
+ * Offered: checksum and TCP segmentation offload both ways, mergeable receive buffers, a MAC address that can
+ * be set. The control queue's receive modes are answered and change nothing: the network behind the card
+ * sends only what is meant for it.  Left out: several pairs of queues, VLAN filters, UFO, ECN in large
+ * segments, hash reports.
  *
- * Threading: see base/nic.h.  Buffers are popped at a burst's begin and pushed after its end, with the board's lock;
- * between these `busy' is set, and quiesce waits for its end.  So nothing in a burst may take the board's lock.
+ * Threading: see base/nic.h.  Buffers are popped at a burst's begin and pushed after its end, with the
+ * board's lock; between these `busy' is set, and quiesce waits for its end.  So nothing in a burst may take
+ * the board's lock.
  */
 #include "virtio/net.h"
 
@@ -34,7 +36,14 @@ enum {
 };
 enum { HDR_NEEDS_CSUM = 1, HDR_DATA_VALID = 2 };
 enum { GSO_NONE = 0, GSO_TCPV4 = 1, GSO_TCPV6 = 4, GSO_ECN = 0x80 };
-enum { CTRL_RX_MODE = 0, CTRL_MAC = 1, CTRL_MAC_TABLE_SET = 0, CTRL_MAC_ADDR_SET = 1, CTRL_OK = 0, CTRL_ERR = 1 };
+enum {
+    CTRL_RX_MODE = 0,
+    CTRL_MAC = 1,
+    CTRL_MAC_TABLE_SET = 0,
+    CTRL_MAC_ADDR_SET = 1,
+    CTRL_OK = 0,
+    CTRL_ERR = 1
+};
 enum { S_LINK_UP = 1 };
 
 /* How much is kept for a guest that gives no buffers, as a real card's ring would. */
@@ -146,7 +155,8 @@ static bool valid_gso(const struct header *h, size_t len)
 
     if (type == GSO_NONE)
         return len <= NIC_MAX_FRAME;
-    return (type == GSO_TCPV4 || type == GSO_TCPV6) && GUINT16_FROM_LE(h->gso_size) && (h->flags & HDR_NEEDS_CSUM);
+    return (type == GSO_TCPV4 || type == GSO_TCPV6) && GUINT16_FROM_LE(h->gso_size) &&
+           (h->flags & HDR_NEEDS_CSUM);
 }
 
 static bool net_transmit(struct nic *nic, struct nic_frame *frame)
@@ -164,8 +174,8 @@ static bool net_transmit(struct nic *nic, struct nic_frame *frame)
             continue;
         len = iov_read(virtq_out(e), e->out_num, n->header_size, n->frame, e->out_len - n->header_size);
         if (!valid_gso(&h, len) ||
-            ((h.flags & HDR_NEEDS_CSUM) &&
-             !complete_checksum(n->frame, len, GUINT16_FROM_LE(h.csum_start), GUINT16_FROM_LE(h.csum_offset)))) {
+            ((h.flags & HDR_NEEDS_CSUM) && !complete_checksum(n->frame, len, GUINT16_FROM_LE(h.csum_start),
+                                                              GUINT16_FROM_LE(h.csum_offset)))) {
             trace(GUEST_ERRORS, "%s: bad offload header", n->vdev.cls->name);
             continue;
         }
@@ -200,8 +210,9 @@ static unsigned buffers_for(const struct virtio_net *n, size_t total)
 /* Are there the headers that make_large() looks at?  Their kinds are the network's word. */
 static bool has_headers(const struct nic_frame *f)
 {
-    size_t ip_len = f->len < NIC_ETHERNET_HEADER + 20 ? 40 : f->data[NIC_ETHERNET_HEADER] >> 4 == 6 ? 40
-                    : (f->data[NIC_ETHERNET_HEADER] & 15u) * 4;
+    size_t ip_len = f->len < NIC_ETHERNET_HEADER + 20        ? 40
+                    : f->data[NIC_ETHERNET_HEADER] >> 4 == 6 ? 40
+                                                             : (f->data[NIC_ETHERNET_HEADER] & 15u) * 4;
 
     return f->len >= NIC_ETHERNET_HEADER + ip_len + 20;
 }
@@ -233,7 +244,8 @@ static void finish_rx(struct virtio_net *n, size_t written)
     n->finished[n->finished_count++] = (struct done){n->rx[n->rx_next++], written};
 }
 
-static void fill_buffers(struct virtio_net *n, const struct header *h, const struct nic_frame *f, unsigned count)
+static void fill_buffers(struct virtio_net *n, const struct header *h, const struct nic_frame *f,
+                         unsigned count)
 {
     struct virtq_elem *e = n->rx[n->rx_next];
     size_t done = 0, at = n->header_size;
@@ -512,7 +524,8 @@ static void net_describe(struct virtio_device *vdev, GString *out)
 {
     const uint8_t *m = from_vdev(vdev)->mac;
 
-    g_string_append_printf(out, "mac = \"%02x:%02x:%02x:%02x:%02x:%02x\"\n", m[0], m[1], m[2], m[3], m[4], m[5]);
+    g_string_append_printf(out, "mac = \"%02x:%02x:%02x:%02x:%02x:%02x\"\n", m[0], m[1], m[2], m[3], m[4],
+                           m[5]);
 }
 
 static const struct virtio_class net_class = {

@@ -1,9 +1,9 @@
 /*
  * virtio-pci: a virtio device as a PCI function.
  *
- * BARs as drivers and logs know them: 0 the legacy registers (I/O), 1 the MSI-X table, 4 the modern structures (64-bit,
- * prefetchable) at 0x0 common, 0x1000 ISR, 0x2000 device, 0x3000 notify, the last with four bytes a queue.  Interrupts
- * by MSI-X with a vector a queue, or INTA.
+ * BARs as drivers and logs know them: 0 the legacy registers (I/O), 1 the MSI-X table, 4 the modern
+ * structures (64-bit, prefetchable) at 0x0 common, 0x1000 ISR, 0x2000 device, 0x3000 notify, the last with
+ * four bytes a queue.  Interrupts by MSI-X with a vector a queue, or INTA.
  *
  * Left out: shared memory, notification data, queue reset, administration queues.
  *
@@ -78,7 +78,8 @@ static struct virtio_pci *from_fn(struct pci_function *fn)
 
 static void guest_error(const struct virtio_pci *p, const char *what, uint64_t off, uint64_t value)
 {
-    trace(GUEST_ERRORS, "%s: %s, offset %#x, value %#x", p->fn.cls->name, what, (unsigned)off, (unsigned)value);
+    trace(GUEST_ERRORS, "%s: %s, offset %#x, value %#x", p->fn.cls->name, what, (unsigned)off,
+          (unsigned)value);
 }
 
 /* --- interrupts ----------------------------------------------------------------------------------------- */
@@ -481,7 +482,8 @@ static void function_describe(struct pci_function *fn, GString *out)
 {
     struct virtio_pci *p = from_fn(fn);
 
-    g_string_append_printf(out, "dev: %s, id \"%s\"\ndisable-legacy = %s\ndisable-modern = %s\nvectors = %u\n",
+    g_string_append_printf(out,
+                           "dev: %s, id \"%s\"\ndisable-legacy = %s\ndisable-modern = %s\nvectors = %u\n",
                            p->vdev->cls->name, p->vdev->id ? p->vdev->id : "", p->legacy ? "off" : "on",
                            p->modern ? "off" : "on", fn->msix.count);
     if (p->vdev->cls->describe)
@@ -544,7 +546,8 @@ static struct pci_ids make_ids(const struct virtio_pci *p)
 }
 
 /* 4.1.4: cap_len, cfg_type, bar, id, padding, offset, length, and what the kind adds. */
-static uint8_t add_cap(struct virtio_pci *p, uint8_t type, uint32_t off, uint32_t len, uint32_t extra, unsigned more)
+static uint8_t add_cap(struct virtio_pci *p, uint8_t type, uint32_t off, uint32_t len, uint32_t extra,
+                       unsigned more)
 {
     uint8_t cap[18] = {(uint8_t)(16 + more), type, BAR_MODERN};
 

@@ -15,9 +15,10 @@ struct virtio_pci_options {
 };
 
 /*
- * Plugs vdev into the host bridge, which owns it from then on.  Returns the slot, or -errno as pci_plug(); vdev is
- * then the caller's still.
+ * Plugs vdev into the host bridge, which owns it from then on.  Returns the slot, or -errno as pci_plug();
+ * vdev is then the caller's still.
  */
-int virtio_pci_plug(struct device *host, struct virtio_device *vdev, const struct virtio_pci_options *options);
+int virtio_pci_plug(struct device *host, struct virtio_device *vdev,
+                    const struct virtio_pci_options *options);
 
 #endif
