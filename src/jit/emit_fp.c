@@ -1,18 +1,19 @@
 /*
- * Floating point as host code, bit for bit: results, and FPSR's cumulative flags from the sticky flags of MXCSR, which
- * jit.c folds into FPSR whenever C may look.
+ * Floating point as host code, bit for bit: results, and FPSR's cumulative flags from the sticky flags of
+ * MXCSR, which jit.c folds into FPSR whenever C may look.
  *
- * Only with the FPCR that nearly all programs have (round to nearest, no flush to zero, no default NaN: JM_FPCR); else,
- * and for half precision, cpu/vec_fp.c does it.
+ * Only with the FPCR that nearly all programs have (round to nearest, no flush to zero, no default NaN:
+ * JM_FPCR); else, and for half precision, cpu/vec_fp.c does it.
  *
  * Why the host's answer is the guest's
- *  1. NaN results are checked for, and done again in C, which knows which NaN is passed on.  The flags that the host has
- *     raised by then are a part of those that C raises.
- *  2. Tininess: the guest looks before rounding, the host after.  They differ only where rounding gives the smallest
- *     normal number: a result of that magnitude is done again too.  Sums and roots are never tiny and inexact, so only
- *     products, quotients, fused sums and narrowing look.
+ *  1. NaN results are checked for, and done again in C, which knows which NaN is passed on.  The flags that
+ * the host has raised by then are a part of those that C raises.
+ *  2. Tininess: the guest looks before rounding, the host after.  They differ only where rounding gives the
+ * smallest normal number: a result of that magnitude is done again too.  Sums and roots are never tiny and
+ * inexact, so only products, quotients, fused sums and narrowing look.
  *  3. The host's denormal flag has no meaning in this mode; Invalid, Divide, Overflow, Inexact mean the same.
- *  4. Lanes outside the shape must not raise flags: half registers are doubled first, single lanes use scalar forms.
+ *  4. Lanes outside the shape must not raise flags: half registers are doubled first, single lanes use scalar
+ * forms.
  */
 #include "jit/emit.h"
 
@@ -20,7 +21,16 @@
 #include "jit/x86_sse.h"
 
 /* Opcodes of the four forms PS, PD, SS, SD. */
-enum fop { F_SQRT = 0x51, F_ADD = 0x58, F_MUL = 0x59, F_SUB = 0x5c, F_MIN = 0x5d, F_DIV = 0x5e, F_MAX = 0x5f, F_CMP = 0xc2 };
+enum fop {
+    F_SQRT = 0x51,
+    F_ADD = 0x58,
+    F_MUL = 0x59,
+    F_SUB = 0x5c,
+    F_MIN = 0x5d,
+    F_DIV = 0x5e,
+    F_MAX = 0x5f,
+    F_CMP = 0xc2
+};
 enum { CMP_EQ = 0, CMP_LT = 1, CMP_LE = 2, CMP_UNORD = 3, CMP_EQ_UQ = 8 };
 
 static unsigned fop(unsigned shape, unsigned op)
@@ -62,7 +72,7 @@ struct sources {
 
 static struct sources sources(struct emit *e, const struct ir *ir)
 {
-    struct sources s = { .n = ir_operands(ir->op) };
+    struct sources s = {.n = ir_operands(ir->op)};
 
     for (unsigned i = 0; i < s.n; i++) {
         s.own[i] = s.use[i] = emit_xmm(e, ir_operand(ir, i));
@@ -140,7 +150,7 @@ static bool result(struct emit *e, const struct ir *ir, unsigned d, unsigned upp
     return true;
 }
 
-/* --- arithmetic -------------------------------------------------------------------------------------------- */
+/* --- arithmetic --- */
 
 static bool arithmetic(struct emit *e, const struct ir *ir, unsigned op)
 {
@@ -185,7 +195,8 @@ static bool fused(struct emit *e, const struct ir *ir)
     return result(e, ir, d, ir->a);
 }
 
-/* Of equal operands, which can only be zeros, the host takes the second: both orders, and the zeros' signs joined. */
+/* Of equal operands, which can only be zeros, the host takes the second: both orders, and the zeros' signs
+ * joined. */
 static bool extreme(struct emit *e, const struct ir *ir, bool max)
 {
     struct sources s = sources(e, ir);
@@ -232,7 +243,7 @@ static bool sign(struct emit *e, const struct ir *ir)
 static bool add_pairs(struct emit *e, const struct ir *ir)
 {
     unsigned es = shape_es(ir->k), a = emit_xmm(e, ir->a), b = emit_xmm(e, ir->b), d = emit_xmm_dest(e);
-    struct sources s = { 2, { a, b }, { a, b } };
+    struct sources s = {2, {a, b}, {a, b}};
 
     if (is_scalar(ir->k)) {
         xop2i(&e->x, X_PSHUFD, 1, a, es == 3 ? 0xee : 0x55);
@@ -256,7 +267,7 @@ static bool add_pairs(struct emit *e, const struct ir *ir)
     return result(e, ir, d, 0);
 }
 
-/* --- comparisons ------------------------------------------------------------------------------------------------- */
+/* --- comparisons --- */
 
 /* Quiet for "equal", signalling for the others, as the guest's are: no check. */
 static bool compare(struct emit *e, const struct ir *ir)
@@ -278,15 +289,16 @@ static bool compare(struct emit *e, const struct ir *ir)
 }
 
 /*
- * FCMP.  The host says CF for "less or unordered", PF for "unordered", and neither CF nor ZF for "greater".  Comparing
- * the bytes t and u made of these gives the guest's flags as those of a subtraction: less 0 - 1, equal 0 - 0, greater
- * 1 - 0, unordered 0x80 - 1, which overflows.
+ * FCMP.  The host says CF for "less or unordered", PF for "unordered", and neither CF nor ZF for "greater".
+ * Comparing the bytes t and u made of these gives the guest's flags as those of a subtraction: less 0 - 1,
+ * equal 0 - 0, greater 1 - 0, unordered 0x80 - 1, which overflows.
  */
 bool emit_fcmp(struct emit *e, const struct ir *ir)
 {
     if (!can(e, ir->k))
         return false;
-    unsigned a = emit_xmm(e, ir->a), b = emit_xmm(e, ir->b), t = emit_temp(e), u = emit_temp(e), v = emit_temp(e);
+    unsigned a = emit_xmm(e, ir->a), b = emit_xmm(e, ir->b), t = emit_temp(e), u = emit_temp(e),
+             v = emit_temp(e);
 
     emit_clobber_flags(e);
     xop2(&e->x, XOP(ir->k == 3 ? PP_66 : PP_NONE, MAP_0F, ir->x ? 0x2f : 0x2e), a, b);
@@ -307,7 +319,7 @@ bool emit_fcmp(struct emit *e, const struct ir *ir)
     return true;
 }
 
-/* --- conversions -------------------------------------------------------------------------------------------------- */
+/* --- conversions --- */
 
 static bool between_formats(struct emit *e, const struct ir *ir)
 {
@@ -315,7 +327,7 @@ static bool between_formats(struct emit *e, const struct ir *ir)
 
     if (from < 2)
         return false;
-    struct sources s = { 1, { emit_xmm(e, ir->a) }, { 0 } };
+    struct sources s = {1, {emit_xmm(e, ir->a)}, {0}};
     unsigned d = emit_xmm_dest(e);
     xop3(&e->x, X_PXOR, d, d, d);
     xop3(&e->x, XOP(from == 3 ? PP_F2 : PP_F3, MAP_0F, 0x5a), d, d, s.own[0]);
@@ -332,7 +344,7 @@ static bool long_or_narrow(struct emit *e, const struct ir *ir)
 
     if (shape_es(ir->k) != (narrow ? 2 : 3) || is_scalar(ir->k))
         return false;
-    struct sources s = { 1, { emit_xmm(e, ir->a) }, { 0 } };
+    struct sources s = {1, {emit_xmm(e, ir->a)}, {0}};
     unsigned d = emit_xmm_dest(e), a = s.own[0];
     if (!narrow && ir->imm16) {
         xshift(&e->x, X66(0x73), 3, 0, a, 8);
@@ -348,7 +360,7 @@ static bool long_or_narrow(struct emit *e, const struct ir *ir)
 
 static bool to_integral(struct emit *e, const struct ir *ir)
 {
-    static const uint8_t host[] = { 0, 2, 1, 3 }; /* by enum fp_round */
+    static const uint8_t host[] = {0, 2, 1, 3}; /* by enum fp_round */
     unsigned imm = ir->imm16, mode = imm & VI_FPCR ? FPR_TIEEVEN : imm & VI_MODE;
     bool d64 = shape_es(ir->k) == 3;
 
@@ -367,9 +379,10 @@ static bool to_integral(struct emit *e, const struct ir *ir)
 }
 
 /* d (cleared) = float of the integer in lane 0 of xmm register a.  `wide': it has 64 bits. */
-static struct cold *integer_to(struct emit *e, unsigned es, bool is_unsigned, bool wide, unsigned d, unsigned a)
+static struct cold *integer_to(struct emit *e, unsigned es, bool is_unsigned, bool wide, unsigned d,
+                               unsigned a)
 {
-    struct sources s = { 1, { a }, { a } };
+    struct sources s = {1, {a}, {a}};
     struct cold *c = NULL;
     unsigned t = emit_temp(e);
 
@@ -389,7 +402,8 @@ static struct cold *integer_to(struct emit *e, unsigned es, bool is_unsigned, bo
 
 static bool from_integer(struct emit *e, const struct ir *ir)
 {
-    bool is_unsigned = ir->op == IR_w_ucvtf || ir->op == IR_w_ucvtf_x, x = ir->op == IR_w_scvtf_x || ir->op == IR_w_ucvtf_x;
+    bool is_unsigned = ir->op == IR_w_ucvtf || ir->op == IR_w_ucvtf_x,
+         x = ir->op == IR_w_scvtf_x || ir->op == IR_w_ucvtf_x;
     unsigned es = shape_es(ir->k);
 
     if (ir->imm16 >> VI_FBITS_SHIFT || (!is_scalar(ir->k) && (es == 3 || is_unsigned)))
@@ -405,7 +419,8 @@ static bool from_integer(struct emit *e, const struct ir *ir)
     return result(e, ir, d, 0);
 }
 
-/* The operation that takes the integer out of the result at hand, right behind and alone; 0: there is none. */
+/* The operation that takes the integer out of the result at hand, right behind and alone; 0: there is none.
+ */
 static unsigned lane_behind(const struct emit *e)
 {
     for (unsigned i = e->at + 1; e->uses[e->at] == 1 && i < e->block->n && i < e->at + 3; i++) {
@@ -417,12 +432,13 @@ static unsigned lane_behind(const struct emit *e)
 }
 
 /*
- * Towards zero to an integer of 32 or 64 bits.  The host's answer to what does not fit is the most negative number, with
- * Invalid only, as the guest's flags are.  An unsigned number is a wider signed one, so it is tested before.
+ * Towards zero to an integer of 32 or 64 bits.  The host's answer to what does not fit is the most negative
+ * number, with Invalid only, as the guest's flags are.  An unsigned number is a wider signed one, so it is
+ * tested before.
  */
 static void chop(struct emit *e, unsigned es, bool is_unsigned, bool wide, unsigned a, unsigned t)
 {
-    struct sources s = { 1, { a }, { a } };
+    struct sources s = {1, {a}, {a}};
     unsigned ucomi = XOP(es == 3 ? PP_66 : PP_NONE, MAP_0F, 0x2e);
     struct cold *low = NULL, *high = NULL;
 
@@ -444,13 +460,15 @@ static void chop(struct emit *e, unsigned es, bool is_unsigned, bool wide, unsig
 
 static bool to_integer(struct emit *e, const struct ir *ir)
 {
-    bool is_unsigned = ir->op == IR_w_fcvtu || ir->op == IR_w_fcvtu_x, x = ir->op == IR_w_fcvts_x || ir->op == IR_w_fcvtu_x;
+    bool is_unsigned = ir->op == IR_w_fcvtu || ir->op == IR_w_fcvtu_x,
+         x = ir->op == IR_w_fcvts_x || ir->op == IR_w_fcvtu_x;
     unsigned es = shape_es(ir->k);
 
     if (ir->imm16 >> VI_FBITS_SHIFT || (ir->imm16 & (VI_MODE | VI_FPCR)) != FPR_ZERO)
         return false;
     if (is_scalar(ir->k)) {
-        unsigned lane = x ? lane_behind(e) : 0, a = emit_xmm(e, ir->a), t = lane ? emit_dest(e, lane) : emit_temp(e);
+        unsigned lane = x ? lane_behind(e) : 0, a = emit_xmm(e, ir->a),
+                 t = lane ? emit_dest(e, lane) : emit_temp(e);
         bool wide = x ? ir->imm16 & VI_TO64 : es == 3;
         chop(e, es, is_unsigned, wide, a, t);
         emit_use_all(e, ir);
@@ -478,7 +496,7 @@ static bool to_integer(struct emit *e, const struct ir *ir)
     return result(e, ir, d, 0);
 }
 
-/* --- dispatch -------------------------------------------------------------------------------------------------------- */
+/* --- dispatch --- */
 
 bool emit_fp(struct emit *e, const struct ir *ir)
 {
@@ -487,21 +505,51 @@ bool emit_fp(struct emit *e, const struct ir *ir)
     if (!can(e, shape_es(ir->k)))
         return false;
     switch (ir->op) {
-    case IR_w_fadd: return arithmetic(e, ir, F_ADD);
-    case IR_w_fsub: case IR_w_fabd: return arithmetic(e, ir, F_SUB);
-    case IR_w_fmul: return arithmetic(e, ir, F_MUL);
-    case IR_w_fdiv: return arithmetic(e, ir, F_DIV);
-    case IR_w_fsqrt: return square_root(e, ir);
-    case IR_w_fmla: return fused(e, ir);
-    case IR_w_fmax: case IR_w_fmaxnm: return extreme(e, ir, true);
-    case IR_w_fmin: case IR_w_fminnm: return extreme(e, ir, false);
-    case IR_w_faddp: return add_pairs(e, ir);
-    case IR_w_fcmeq: case IR_w_fcmge: case IR_w_fcmgt: case IR_w_facge: case IR_w_facgt: return compare(e, ir);
-    case IR_w_fcvt: return between_formats(e, ir);
-    case IR_w_fcvtl: case IR_w_fcvtn: return long_or_narrow(e, ir);
-    case IR_w_frint: return to_integral(e, ir);
-    case IR_w_scvtf: case IR_w_ucvtf: case IR_w_scvtf_x: case IR_w_ucvtf_x: return from_integer(e, ir);
-    case IR_w_fcvts: case IR_w_fcvtu: case IR_w_fcvts_x: case IR_w_fcvtu_x: return to_integer(e, ir);
-    default: return false;
+    case IR_w_fadd:
+        return arithmetic(e, ir, F_ADD);
+    case IR_w_fsub:
+    case IR_w_fabd:
+        return arithmetic(e, ir, F_SUB);
+    case IR_w_fmul:
+        return arithmetic(e, ir, F_MUL);
+    case IR_w_fdiv:
+        return arithmetic(e, ir, F_DIV);
+    case IR_w_fsqrt:
+        return square_root(e, ir);
+    case IR_w_fmla:
+        return fused(e, ir);
+    case IR_w_fmax:
+    case IR_w_fmaxnm:
+        return extreme(e, ir, true);
+    case IR_w_fmin:
+    case IR_w_fminnm:
+        return extreme(e, ir, false);
+    case IR_w_faddp:
+        return add_pairs(e, ir);
+    case IR_w_fcmeq:
+    case IR_w_fcmge:
+    case IR_w_fcmgt:
+    case IR_w_facge:
+    case IR_w_facgt:
+        return compare(e, ir);
+    case IR_w_fcvt:
+        return between_formats(e, ir);
+    case IR_w_fcvtl:
+    case IR_w_fcvtn:
+        return long_or_narrow(e, ir);
+    case IR_w_frint:
+        return to_integral(e, ir);
+    case IR_w_scvtf:
+    case IR_w_ucvtf:
+    case IR_w_scvtf_x:
+    case IR_w_ucvtf_x:
+        return from_integer(e, ir);
+    case IR_w_fcvts:
+    case IR_w_fcvtu:
+    case IR_w_fcvts_x:
+    case IR_w_fcvtu_x:
+        return to_integer(e, ir);
+    default:
+        return false;
     }
 }

@@ -1,9 +1,9 @@
 /*
- * Vector operations on integers as host code: by (operation, lane size), for any host with SSE4.2; AES, PMULL and SHA-256
- * where the host has them.  What is not here is done by cpu/vec*.c.
+ * Vector operations on integers as host code: by (operation, lane size), for any host with SSE4.2; AES, PMULL
+ * and SHA-256 where the host has them.  What is not here is done by cpu/vec*.c.
  *
- * Every operation first computes all 16 bytes; lanes outside the shape are cleared at the end where they may not be zero
- * by themselves.
+ * Every operation first computes all 16 bytes; lanes outside the shape are cleared at the end where they may
+ * not be zero by themselves.
  */
 #include "jit/emit.h"
 
@@ -20,22 +20,24 @@ static struct hmem konst(unsigned k)
 void jit_hot_constants(uint64_t *hot)
 {
     static const uint64_t k[K_CONSTS][2] = {
-        [K_ABS_S] = { 0x7fffffff7fffffff, 0x7fffffff7fffffff },
-        [K_ABS_D] = { 0x7fffffffffffffff, 0x7fffffffffffffff },
-        [K_SIGN_S] = { 0x8000000080000000, 0x8000000080000000 },
-        [K_SIGN_D] = { 0x8000000000000000, 0x8000000000000000 },
-        [K_MIN_S] = { 0x0080000000800000, 0x0080000000800000 },
-        [K_MIN_D] = { 0x0010000000000000, 0x0010000000000000 },
-        [K_NIBBLES] = { 0x0f0f0f0f0f0f0f0f, 0x0f0f0f0f0f0f0f0f },
-        [K_COUNTS] = { 0x0302020102010100, 0x0403030203020201 }, /* ones in each nibble */
-        [K_LOW_B] = { 0x00ff00ff00ff00ff, 0x00ff00ff00ff00ff },
-        [K_LOW_H] = { 0x0000ffff0000ffff, 0x0000ffff0000ffff },
-        [K_ONES_B] = { 0x0101010101010101, 0x0101010101010101 },
-        [K_TABLE] = { 0x7070707070707070, 0x7070707070707070 }, /* added with saturation: bit 7 where the index is over 15 */
-        [K_CRC32] = { 0xb4e5b025f7011641, 0x1db710641 }, /* the inverse of the other modulo x^64; the polynomial, bit-reversed */
-        [K_MINUS_1] = { 0xbff0000000000000, 0xbf800000 },
-        [K_2_32] = { 0x41f0000000000000, 0x4f800000 },
-        [K_2_63] = { 0x43e0000000000000, 0x5f000000 },
+        [K_ABS_S] = {0x7fffffff7fffffff, 0x7fffffff7fffffff},
+        [K_ABS_D] = {0x7fffffffffffffff, 0x7fffffffffffffff},
+        [K_SIGN_S] = {0x8000000080000000, 0x8000000080000000},
+        [K_SIGN_D] = {0x8000000000000000, 0x8000000000000000},
+        [K_MIN_S] = {0x0080000000800000, 0x0080000000800000},
+        [K_MIN_D] = {0x0010000000000000, 0x0010000000000000},
+        [K_NIBBLES] = {0x0f0f0f0f0f0f0f0f, 0x0f0f0f0f0f0f0f0f},
+        [K_COUNTS] = {0x0302020102010100, 0x0403030203020201}, /* ones in each nibble */
+        [K_LOW_B] = {0x00ff00ff00ff00ff, 0x00ff00ff00ff00ff},
+        [K_LOW_H] = {0x0000ffff0000ffff, 0x0000ffff0000ffff},
+        [K_ONES_B] = {0x0101010101010101, 0x0101010101010101},
+        [K_TABLE] = {0x7070707070707070,
+                     0x7070707070707070}, /* added with saturation: bit 7 where the index is over 15 */
+        [K_CRC32] = {0xb4e5b025f7011641,
+                     0x1db710641}, /* the inverse of the other modulo x^64; the polynomial, bit-reversed */
+        [K_MINUS_1] = {0xbff0000000000000, 0xbf800000},
+        [K_2_32] = {0x41f0000000000000, 0x4f800000},
+        [K_2_63] = {0x43e0000000000000, 0x5f000000},
     };
     _Static_assert((int)HOT_K + 2 * (int)K_CONSTS <= (int)HOT_MXCSR, "state.h reserves this much");
     memcpy(&hot[HOT_K], k, sizeof k);
@@ -83,7 +85,7 @@ static bool ready(struct emit *e, const struct ir *ir, unsigned d, unsigned byte
 
 static uint64_t replicate(uint64_t v, unsigned es)
 {
-    static const uint64_t times[] = { 0x0101010101010101, 0x0001000100010001, 0x0000000100000001, 1 };
+    static const uint64_t times[] = {0x0101010101010101, 0x0001000100010001, 0x0000000100000001, 1};
     return v * times[es];
 }
 
@@ -92,33 +94,48 @@ static uint64_t lane_mask(unsigned es)
     return UINT64_MAX >> (64 - (8u << es));
 }
 
-/* --- one host instruction ---------------------------------------------------------------------------------- */
+/* --- one host instruction --- */
 
 static unsigned simple(unsigned op, unsigned es)
 {
-    static const uint16_t add[] = { X66(0xfc), X66(0xfd), X66(0xfe), X66(0xd4) },
-                          sub[] = { X66(0xf8), X66(0xf9), X66(0xfa), X66(0xfb) },
-                          mul[] = { 0, X66(0xd5), X38(0x40), 0 },
-                          smax[] = { X38(0x3c), X66(0xee), X38(0x3d), 0 }, smin[] = { X38(0x38), X66(0xea), X38(0x39), 0 },
-                          umax[] = { X66(0xde), X38(0x3e), X38(0x3f), 0 }, umin[] = { X66(0xda), X38(0x3a), X38(0x3b), 0 },
-                          cmeq[] = { X66(0x74), X66(0x75), X66(0x76), X38(0x29) },
-                          cmgt[] = { X66(0x64), X66(0x65), X66(0x66), X38(0x37) },
-                          urhadd[] = { X66(0xe0), X66(0xe3), 0, 0 };
+    static const uint16_t add[] = {X66(0xfc), X66(0xfd), X66(0xfe), X66(0xd4)},
+                          sub[] = {X66(0xf8), X66(0xf9), X66(0xfa), X66(0xfb)},
+                          mul[] = {0, X66(0xd5), X38(0x40), 0}, smax[] = {X38(0x3c), X66(0xee), X38(0x3d), 0},
+                          smin[] = {X38(0x38), X66(0xea), X38(0x39), 0},
+                          umax[] = {X66(0xde), X38(0x3e), X38(0x3f), 0},
+                          umin[] = {X66(0xda), X38(0x3a), X38(0x3b), 0},
+                          cmeq[] = {X66(0x74), X66(0x75), X66(0x76), X38(0x29)},
+                          cmgt[] = {X66(0x64), X66(0x65), X66(0x66), X38(0x37)},
+                          urhadd[] = {X66(0xe0), X66(0xe3), 0, 0};
     switch (op) {
-    case IR_w_and: return X_PAND;
-    case IR_w_or: return X_POR;
-    case IR_w_xor: return X_PXOR;
-    case IR_w_add: return add[es];
-    case IR_w_sub: return sub[es];
-    case IR_w_mul: return mul[es];
-    case IR_w_smax: return smax[es];
-    case IR_w_smin: return smin[es];
-    case IR_w_umax: return umax[es];
-    case IR_w_umin: return umin[es];
-    case IR_w_cmeq: return cmeq[es];
-    case IR_w_cmgt: return cmgt[es];
-    case IR_w_urhadd: return urhadd[es];
-    default: return 0;
+    case IR_w_and:
+        return X_PAND;
+    case IR_w_or:
+        return X_POR;
+    case IR_w_xor:
+        return X_PXOR;
+    case IR_w_add:
+        return add[es];
+    case IR_w_sub:
+        return sub[es];
+    case IR_w_mul:
+        return mul[es];
+    case IR_w_smax:
+        return smax[es];
+    case IR_w_smin:
+        return smin[es];
+    case IR_w_umax:
+        return umax[es];
+    case IR_w_umin:
+        return umin[es];
+    case IR_w_cmeq:
+        return cmeq[es];
+    case IR_w_cmgt:
+        return cmgt[es];
+    case IR_w_urhadd:
+        return urhadd[es];
+    default:
+        return 0;
     }
 }
 
@@ -151,7 +168,9 @@ static bool compares(struct emit *e, const struct ir *ir)
         xop3(&e->x, simple(IR_w_cmgt, es), d, b, a);
         complement(e, d, d);
         break;
-    case IR_w_cmhs: at_least(e, es, d, a, b); break;
+    case IR_w_cmhs:
+        at_least(e, es, d, a, b);
+        break;
     case IR_w_cmhi:
         at_least(e, es, d, b, a);
         complement(e, d, d);
@@ -172,7 +191,9 @@ static bool bitwise(struct emit *e, const struct ir *ir)
     unsigned c = ir->op == IR_w_bsl ? emit_xmm(e, ir->c) : 0, d = emit_xmm_dest(e);
 
     switch (ir->op) {
-    case IR_w_andn: xop3(&e->x, X_PANDN, d, b, a); return result(e, ir, d, true);
+    case IR_w_andn:
+        xop3(&e->x, X_PANDN, d, b, a);
+        return result(e, ir, d, true);
     case IR_w_bsl:
         xop3(&e->x, X_PXOR, 0, b, c);
         xop3(&e->x, X_PAND, 0, 0, a);
@@ -190,7 +211,7 @@ static bool bitwise(struct emit *e, const struct ir *ir)
 
 static bool one_source(struct emit *e, const struct ir *ir)
 {
-    static const uint16_t pabs[] = { X38(0x1c), X38(0x1d), X38(0x1e) };
+    static const uint16_t pabs[] = {X38(0x1c), X38(0x1d), X38(0x1e)};
     unsigned es = shape_es(ir->k), a = emit_xmm(e, ir->a), d = emit_xmm_dest(e);
 
     switch (ir->op) {
@@ -221,9 +242,10 @@ static bool one_source(struct emit *e, const struct ir *ir)
     return result(e, ir, d, true);
 }
 
-/* --- shifts --------------------------------------------------------------------------------------------------- */
+/* --- shifts --- */
 
-/* d = a shifted logically right (digit PSRL) or left within lanes, n below the lane's bits, or those bits (right). */
+/* d = a shifted logically right (digit PSRL) or left within lanes, n below the lane's bits, or those bits
+ * (right). */
 static void logical(struct emit *e, unsigned es, unsigned digit, unsigned d, unsigned a, unsigned n)
 {
     if (es) {
@@ -264,9 +286,15 @@ static bool shifts(struct emit *e, const struct ir *ir)
     unsigned es = shape_es(ir->k), a = emit_xmm(e, ir->a), d = emit_xmm_dest(e);
 
     switch (ir->op) {
-    case IR_w_shl: logical(e, es, PSLL, d, a, ir->imm16); break;
-    case IR_w_ushr: logical(e, es, PSRL, d, a, ir->imm16); break;
-    default: arithmetic(e, es, d, a, ir->imm16); break;
+    case IR_w_shl:
+        logical(e, es, PSLL, d, a, ir->imm16);
+        break;
+    case IR_w_ushr:
+        logical(e, es, PSRL, d, a, ir->imm16);
+        break;
+    default:
+        arithmetic(e, es, d, a, ir->imm16);
+        break;
     }
     return result(e, ir, d, true);
 }
@@ -277,7 +305,9 @@ static bool shift_insert(struct emit *e, const struct ir *ir)
     unsigned es = shape_es(ir->k), n = ir->imm16, bits = 8u << es;
     unsigned a = emit_xmm(e, ir->a), b = emit_xmm(e, ir->b), d = emit_xmm_dest(e);
     bool left = ir->op == IR_w_sli;
-    uint64_t own = left ? (n ? lane_mask(es) >> (bits - n) : 0) : n >= bits ? lane_mask(es) : lane_mask(es) & ~(lane_mask(es) >> n);
+    uint64_t own = left        ? (n ? lane_mask(es) >> (bits - n) : 0)
+                   : n >= bits ? lane_mask(es)
+                               : lane_mask(es) & ~(lane_mask(es) >> n);
 
     logical(e, es, left ? PSLL : PSRL, 0, b, n);
     emit_xmm_const(e, 1, replicate(own, es), replicate(own, es));
@@ -286,12 +316,12 @@ static bool shift_insert(struct emit *e, const struct ir *ir)
     return result(e, ir, d, true);
 }
 
-/* --- long and narrow -------------------------------------------------------------------------------------------- */
+/* --- long and narrow --- */
 
 /* d = half of a with its lanes widened to 1 << es bytes. */
 static void widen(struct emit *e, unsigned es, bool sign, unsigned half, unsigned d, unsigned a)
 {
-    static const uint16_t zx[] = { X38(0x30), X38(0x33), X38(0x35) }, sx[] = { X38(0x20), X38(0x23), X38(0x25) };
+    static const uint16_t zx[] = {X38(0x30), X38(0x33), X38(0x35)}, sx[] = {X38(0x20), X38(0x23), X38(0x25)};
 
     if (half) {
         shift_bytes_right(e, d, a, 8);
@@ -339,7 +369,7 @@ static bool narrow(struct emit *e, const struct ir *ir)
     return result(e, ir, d, false);
 }
 
-/* --- pairs and across ----------------------------------------------------------------------------------------------- */
+/* --- pairs and across --- */
 
 /* The even (odd) lanes of a, then those of b, to d; xmm3 is used. */
 static void every_other(struct emit *e, unsigned es, bool odd, unsigned d, unsigned a, unsigned b)
@@ -375,7 +405,7 @@ static void join(struct emit *e, unsigned shape, unsigned *a, unsigned *b)
 
 static bool pairwise(struct emit *e, const struct ir *ir)
 {
-    static const uint16_t lanes[] = { IR_w_add, IR_w_smax, IR_w_smin, IR_w_umax, IR_w_umin };
+    static const uint16_t lanes[] = {IR_w_add, IR_w_smax, IR_w_smin, IR_w_umax, IR_w_umin};
     unsigned es = shape_es(ir->k), a = emit_xmm(e, ir->a), b = emit_xmm(e, ir->b), d = emit_xmm_dest(e);
     unsigned op = simple(lanes[ir->op - IR_w_addp], es);
 
@@ -414,10 +444,11 @@ static bool pairs_long(struct emit *e, const struct ir *ir)
     return result(e, ir, d, true);
 }
 
-/* Halves of the register on each other until one lane is left; what comes from beyond the lanes is never used. */
+/* Halves of the register on each other until one lane is left; what comes from beyond the lanes is never
+ * used. */
 static bool across(struct emit *e, const struct ir *ir)
 {
-    static const uint16_t lanes[] = { IR_w_add, IR_w_smax, IR_w_smin, IR_w_umax, IR_w_umin };
+    static const uint16_t lanes[] = {IR_w_add, IR_w_smax, IR_w_smin, IR_w_umax, IR_w_umin};
     unsigned es = shape_es(ir->k), a = emit_xmm(e, ir->a), d = emit_xmm_dest(e);
     unsigned op = simple(lanes[ir->op - IR_w_addv], es);
 
@@ -445,12 +476,12 @@ static bool add_bytes_long(struct emit *e, const struct ir *ir)
     return ready(e, ir, d, 8);
 }
 
-/* --- permutations ------------------------------------------------------------------------------------------------------ */
+/* --- permutations --- */
 
 static bool zip(struct emit *e, const struct ir *ir)
 {
-    static const uint16_t low[] = { X66(0x60), X66(0x61), X66(0x62), X66(0x6c) },
-                          high[] = { X66(0x68), X66(0x69), X66(0x6a), X66(0x6d) };
+    static const uint16_t low[] = {X66(0x60), X66(0x61), X66(0x62), X66(0x6c)},
+                          high[] = {X66(0x68), X66(0x69), X66(0x6a), X66(0x6d)};
     unsigned es = shape_es(ir->k), a = emit_xmm(e, ir->a), b = emit_xmm(e, ir->b), d = emit_xmm_dest(e);
     bool second = ir->op == IR_w_zip2;
 
@@ -468,7 +499,8 @@ static bool zip(struct emit *e, const struct ir *ir)
 
 static bool transpose(struct emit *e, const struct ir *ir)
 {
-    unsigned es = shape_es(ir->k), bits = 8u << es, a = emit_xmm(e, ir->a), b = emit_xmm(e, ir->b), d = emit_xmm_dest(e);
+    unsigned es = shape_es(ir->k), bits = 8u << es, a = emit_xmm(e, ir->a), b = emit_xmm(e, ir->b),
+             d = emit_xmm_dest(e);
 
     if (es == 3) {
         xop3(&e->x, ir->op == IR_w_trn1 ? X_UNPCKLQDQ : X_UNPCKHQDQ, d, a, b);
@@ -502,7 +534,8 @@ static bool extract(struct emit *e, const struct ir *ir)
 
 static bool reverse(struct emit *e, const struct ir *ir)
 {
-    unsigned es = shape_es(ir->k), flip = ((1u << (ir->imm16 - es)) - 1) << es, a = emit_xmm(e, ir->a), d = emit_xmm_dest(e);
+    unsigned es = shape_es(ir->k), flip = ((1u << (ir->imm16 - es)) - 1) << es, a = emit_xmm(e, ir->a),
+             d = emit_xmm_dest(e);
     uint64_t from = 0;
 
     for (unsigned i = 0; i < 8; i++)
@@ -515,7 +548,8 @@ static bool reverse(struct emit *e, const struct ir *ir)
 static bool table(struct emit *e, const struct ir *ir)
 {
     bool keep = ir->op == IR_w_tbx;
-    unsigned a = emit_xmm(e, ir->a), b = emit_xmm(e, ir->b), c = keep ? emit_xmm(e, ir->c) : 0, d = emit_xmm_dest(e);
+    unsigned a = emit_xmm(e, ir->a), b = emit_xmm(e, ir->b), c = keep ? emit_xmm(e, ir->c) : 0,
+             d = emit_xmm_dest(e);
     unsigned lookup = keep ? b : a, index = keep ? c : b;
 
     if (keep && ir->imm16) {
@@ -534,7 +568,7 @@ static bool table(struct emit *e, const struct ir *ir)
     return result(e, ir, d, false);
 }
 
-/* --- cryptography ----------------------------------------------------------------------------------------------------------- */
+/* --- cryptography --- */
 
 /* The AESMC (AESIMC) that takes only the result of the AESE (AESD) at hand, soon; 0: there is none. */
 static unsigned mix_behind(const struct emit *e, unsigned op)
@@ -546,8 +580,9 @@ static unsigned mix_behind(const struct emit *e, unsigned op)
 }
 
 /*
- * The host's round is ShiftRows, SubBytes, MixColumns, then the key; the guest's key comes first.  With a key of zero:
- * AESE is the last round, AESE and AESMC a round.  MixColumns alone is a round upon a last inverse round.
+ * The host's round is ShiftRows, SubBytes, MixColumns, then the key; the guest's key comes first.  With a key
+ * of zero: AESE is the last round, AESE and AESMC a round.  MixColumns alone is a round upon a last inverse
+ * round.
  */
 static bool aes(struct emit *e, const struct ir *ir)
 {
@@ -590,7 +625,11 @@ static bool polynomial(struct emit *e, const struct ir *ir)
     return ready(e, ir, d, 0);
 }
 
-enum { SHA_RNDS2 = XOP(PP_NONE, MAP_38, 0xcb), SHA_MSG1 = XOP(PP_NONE, MAP_38, 0xcc), SHA_MSG2 = XOP(PP_NONE, MAP_38, 0xcd) };
+enum {
+    SHA_RNDS2 = XOP(PP_NONE, MAP_38, 0xcb),
+    SHA_MSG1 = XOP(PP_NONE, MAP_38, 0xcc),
+    SHA_MSG2 = XOP(PP_NONE, MAP_38, 0xcd)
+};
 
 /* The SHA256H2 of the same operands that follows the SHA256H at hand, 0: none. */
 static unsigned other_half(const struct emit *e, const struct ir *ir)
@@ -604,14 +643,16 @@ static unsigned other_half(const struct emit *e, const struct ir *ir)
 }
 
 /*
- * SHA256H and SHA256H2 do the same four rounds and keep one half each.  The host has the state as FEBA and HGDC, from the
- * low lane, and two rounds turn (FEBA, HGDC) into (new FEBA in place of HGDC, FEBA); its key words are in xmm0.
+ * SHA256H and SHA256H2 do the same four rounds and keep one half each.  The host has the state as FEBA and
+ * HGDC, from the low lane, and two rounds turn (FEBA, HGDC) into (new FEBA in place of HGDC, FEBA); its key
+ * words are in xmm0.
  */
 static bool sha256_rounds(struct emit *e, const struct ir *ir)
 {
     bool part1 = ir->op == IR_w_sha256h;
     unsigned other = part1 ? other_half(e, ir) : 0;
-    unsigned x = emit_xmm(e, part1 ? ir->a : ir->b), y = emit_xmm(e, part1 ? ir->b : ir->a), w = emit_xmm(e, ir->c);
+    unsigned x = emit_xmm(e, part1 ? ir->a : ir->b), y = emit_xmm(e, part1 ? ir->b : ir->a),
+             w = emit_xmm(e, ir->c);
     unsigned d = emit_xmm_dest(e);
 
     xop3i(&e->x, X_SHUFPS, 1, y, x, 0x11);
@@ -637,7 +678,8 @@ static bool sha256(struct emit *e, const struct ir *ir)
         return false;
     if (ir->op == IR_w_sha256h || ir->op == IR_w_sha256h2)
         return sha256_rounds(e, ir);
-    unsigned a = emit_xmm(e, ir->a), b = emit_xmm(e, ir->b), c = ir->op == IR_w_sha256su1 ? emit_xmm(e, ir->c) : 0;
+    unsigned a = emit_xmm(e, ir->a), b = emit_xmm(e, ir->b),
+             c = ir->op == IR_w_sha256su1 ? emit_xmm(e, ir->c) : 0;
     unsigned d = emit_xmm_dest(e);
     if (ir->op == IR_w_sha256su0) {
         x86_movdqa_rr(&e->x, d, a);
@@ -650,7 +692,7 @@ static bool sha256(struct emit *e, const struct ir *ir)
     return ready(e, ir, d, 0);
 }
 
-/* --- dispatch ----------------------------------------------------------------------------------------------------------------- */
+/* --- dispatch --- */
 
 static bool two_sources(struct emit *e, const struct ir *ir)
 {
@@ -683,29 +725,85 @@ bool emit_simd(struct emit *e, const struct ir *ir)
     unsigned es = shape_es(ir->k);
 
     switch (ir->op) {
-    case IR_w_andn: case IR_w_orn: case IR_w_not: case IR_w_bsl: return bitwise(e, ir);
-    case IR_w_cmge: case IR_w_cmhi: case IR_w_cmhs: case IR_w_cmtst: return compares(e, ir);
-    case IR_w_neg: case IR_w_abs: case IR_w_cnt: return one_source(e, ir);
-    case IR_w_sabd: case IR_w_uabd: return difference(e, ir);
-    case IR_w_shl: case IR_w_ushr: case IR_w_sshr: return shifts(e, ir);
-    case IR_w_sli: case IR_w_sri: return shift_insert(e, ir);
-    case IR_w_uxtl: case IR_w_sxtl: return long_move(e, ir);
-    case IR_w_umull: case IR_w_smull: return long_multiply(e, ir);
-    case IR_w_xtn: return narrow(e, ir);
-    case IR_w_addp: return pairwise(e, ir);
-    case IR_w_smaxp: case IR_w_sminp: case IR_w_umaxp: case IR_w_uminp: return es < 3 && pairwise(e, ir);
-    case IR_w_uzp1: case IR_w_uzp2: return unzip(e, ir);
-    case IR_w_saddlp: case IR_w_uaddlp: return !(ir->op == IR_w_saddlp && es == 3) && pairs_long(e, ir);
-    case IR_w_addv: case IR_w_smaxv: case IR_w_sminv: case IR_w_umaxv: case IR_w_uminv: return es < 3 && across(e, ir);
-    case IR_w_uaddlv: return add_bytes_long(e, ir);
-    case IR_w_zip1: case IR_w_zip2: return zip(e, ir);
-    case IR_w_trn1: case IR_w_trn2: return transpose(e, ir);
-    case IR_w_ext: return extract(e, ir);
-    case IR_w_rev: return reverse(e, ir);
-    case IR_w_tbl: case IR_w_tbx: return table(e, ir);
-    case IR_w_aese: case IR_w_aesd: case IR_w_aesmc: case IR_w_aesimc: return aes(e, ir);
-    case IR_w_pmull64: return polynomial(e, ir);
-    case IR_w_sha256h: case IR_w_sha256h2: case IR_w_sha256su0: case IR_w_sha256su1: return sha256(e, ir);
-    default: return two_sources(e, ir);
+    case IR_w_andn:
+    case IR_w_orn:
+    case IR_w_not:
+    case IR_w_bsl:
+        return bitwise(e, ir);
+    case IR_w_cmge:
+    case IR_w_cmhi:
+    case IR_w_cmhs:
+    case IR_w_cmtst:
+        return compares(e, ir);
+    case IR_w_neg:
+    case IR_w_abs:
+    case IR_w_cnt:
+        return one_source(e, ir);
+    case IR_w_sabd:
+    case IR_w_uabd:
+        return difference(e, ir);
+    case IR_w_shl:
+    case IR_w_ushr:
+    case IR_w_sshr:
+        return shifts(e, ir);
+    case IR_w_sli:
+    case IR_w_sri:
+        return shift_insert(e, ir);
+    case IR_w_uxtl:
+    case IR_w_sxtl:
+        return long_move(e, ir);
+    case IR_w_umull:
+    case IR_w_smull:
+        return long_multiply(e, ir);
+    case IR_w_xtn:
+        return narrow(e, ir);
+    case IR_w_addp:
+        return pairwise(e, ir);
+    case IR_w_smaxp:
+    case IR_w_sminp:
+    case IR_w_umaxp:
+    case IR_w_uminp:
+        return es < 3 && pairwise(e, ir);
+    case IR_w_uzp1:
+    case IR_w_uzp2:
+        return unzip(e, ir);
+    case IR_w_saddlp:
+    case IR_w_uaddlp:
+        return !(ir->op == IR_w_saddlp && es == 3) && pairs_long(e, ir);
+    case IR_w_addv:
+    case IR_w_smaxv:
+    case IR_w_sminv:
+    case IR_w_umaxv:
+    case IR_w_uminv:
+        return es < 3 && across(e, ir);
+    case IR_w_uaddlv:
+        return add_bytes_long(e, ir);
+    case IR_w_zip1:
+    case IR_w_zip2:
+        return zip(e, ir);
+    case IR_w_trn1:
+    case IR_w_trn2:
+        return transpose(e, ir);
+    case IR_w_ext:
+        return extract(e, ir);
+    case IR_w_rev:
+        return reverse(e, ir);
+    case IR_w_tbl:
+    case IR_w_tbx:
+        return table(e, ir);
+    case IR_w_aese:
+    case IR_w_aesd:
+    case IR_w_aesmc:
+    case IR_w_aesimc:
+        return aes(e, ir);
+    case IR_w_pmull64:
+        return polynomial(e, ir);
+    case IR_w_sha256h:
+    case IR_w_sha256h2:
+    case IR_w_sha256su0:
+    case IR_w_sha256su1:
+        return sha256(e, ir);
+    default:
+        return two_sources(e, ir);
     }
 }

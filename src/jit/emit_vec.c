@@ -1,15 +1,16 @@
 /*
- * Vectors in xmm registers: where values are, moves between the register files, and the way to C for what emit_simd.c
- * and emit_fp.c do not do.
+ * Vectors in xmm registers: where values are, moves between the register files, and the way to C for what
+ * emit_simd.c and emit_fp.c do not do.
  *
- * A vector value is in the home of a guest register, in a slot, or in an xmm register only; in the first two cases an
- * xmm register may have it too.  Homes are written by set_w at once, so that whatever leaves the block finds them right.
+ * A vector value is in the home of a guest register, in a slot, or in an xmm register only; in the first two
+ * cases an xmm register may have it too.  Homes are written by set_w at once, so that whatever leaves the
+ * block finds them right.
  *
  * Rules
- *  1. xmm0 to xmm3 belong to the operation at hand; a result goes to a register that no operand of it is in, so that
- *     cold code still finds the operands.
- *  2. C loses all xmm registers: hot calls flush first, cold ones save and restore them all, because cold code comes
- *     back to a place where every value is where it was.
+ *  1. xmm0 to xmm3 belong to the operation at hand; a result goes to a register that no operand of it is in,
+ * so that cold code still finds the operands.
+ *  2. C loses all xmm registers: hot calls flush first, cold ones save and restore them all, because cold
+ * code comes back to a place where every value is where it was.
  */
 #include "jit/emit.h"
 
@@ -33,7 +34,7 @@ static const struct ir *op_of(const struct emit *e, unsigned id)
     return &e->block->ir[id];
 }
 
-/* --- places ------------------------------------------------------------------------------------------------- */
+/* --- places --- */
 
 static unsigned free_slot(struct emit *e)
 {
@@ -64,7 +65,7 @@ static void to_slot(struct emit *e, unsigned id)
 
     x86_movdqu_store(&e->x, slot_mem(s), e->xof[id] - 1u);
     e->wslot[s] = (uint16_t)id;
-    e->loc[id] = (struct loc){ L_WSLOT, (uint8_t)s };
+    e->loc[id] = (struct loc){L_WSLOT, (uint8_t)s};
 }
 
 static void forget(struct emit *e, unsigned r)
@@ -101,7 +102,7 @@ unsigned emit_xmm_dest(struct emit *e)
 
 void emit_xmm_free(struct emit *e, unsigned r)
 {
-    e->xlocked &= (uint16_t)~(1u << r);
+    e->xlocked &= (uint16_t) ~(1u << r);
 }
 
 /* Bytes of each vector operand that operation ir looks at. */
@@ -110,23 +111,45 @@ static unsigned bytes_needed(const struct ir *ir)
     unsigned lane = 1u << shape_es(ir->k);
 
     switch (ir->op) {
-    case IR_f_fcmp: return 1u << ir->k;
-    case IR_w_fcvt: return 1u << ir->imm16;
-    case IR_store_w: return 1u << (ir->k & MO_SIZE);
-    case IR_w_scvtf_x: case IR_w_ucvtf_x: return 8;
-    case IR_v_lane: case IR_v_lane_s: return (ir->x + 1u) << ir->k;
-    case IR_w_dup_lane: return (ir->x + 1u) << shape_es(ir->k);
-    case IR_w_fadd: case IR_w_fsub: case IR_w_fmul: case IR_w_fdiv: case IR_w_fmla: case IR_w_fsqrt: case IR_w_fneg:
-    case IR_w_fabs: case IR_w_fabd: case IR_w_fmax: case IR_w_fmin: case IR_w_fmaxnm: case IR_w_fminnm: case IR_w_frint:
-    case IR_w_fcvts_x: case IR_w_fcvtu_x:
+    case IR_f_fcmp:
+        return 1u << ir->k;
+    case IR_w_fcvt:
+        return 1u << ir->imm16;
+    case IR_store_w:
+        return 1u << (ir->k & MO_SIZE);
+    case IR_w_scvtf_x:
+    case IR_w_ucvtf_x:
+        return 8;
+    case IR_v_lane:
+    case IR_v_lane_s:
+        return (ir->x + 1u) << ir->k;
+    case IR_w_dup_lane:
+        return (ir->x + 1u) << shape_es(ir->k);
+    case IR_w_fadd:
+    case IR_w_fsub:
+    case IR_w_fmul:
+    case IR_w_fdiv:
+    case IR_w_fmla:
+    case IR_w_fsqrt:
+    case IR_w_fneg:
+    case IR_w_fabs:
+    case IR_w_fabd:
+    case IR_w_fmax:
+    case IR_w_fmin:
+    case IR_w_fmaxnm:
+    case IR_w_fminnm:
+    case IR_w_frint:
+    case IR_w_fcvts_x:
+    case IR_w_fcvtu_x:
         return ir->k >> 2 ? 16 : lane;
-    default: return 16;
+    default:
+        return 16;
     }
 }
 
 /*
- * What scalar operations alone use is loaded as a scalar, with zeros above, so that their results need no clearing: it
- * would be a part of every chain of operations.
+ * What scalar operations alone use is loaded as a scalar, with zeros above, so that their results need no
+ * clearing: it would be a part of every chain of operations.
  */
 void emit_find_needs(struct emit *e, const struct ir_block *block)
 {
@@ -180,7 +203,7 @@ void emit_xmm_bind(struct emit *e, unsigned id, unsigned r, unsigned zext)
     e->zext[id] = (uint8_t)zext;
     if (!e->uses[id])
         return;
-    e->loc[id] = (struct loc){ L_XMM, (uint8_t)r };
+    e->loc[id] = (struct loc){L_XMM, (uint8_t)r};
     e->xreg[r] = (uint16_t)id;
     e->xof[id] = (uint8_t)(r + 1);
 }
@@ -210,7 +233,7 @@ static void evict_vhome(struct emit *e, unsigned n, unsigned except)
             return;
         unsigned r = emit_xmm(e, id);
         e->gw_live[n]--;
-        *l = (struct loc){ L_XMM, (uint8_t)r };
+        *l = (struct loc){L_XMM, (uint8_t)r};
     }
 }
 
@@ -223,20 +246,25 @@ static void emit_set_w(struct emit *e, const struct ir *ir)
     if (!(l->kind == L_GW && l->n == ir->k))
         x86_movdqu_store(&e->x, vhome(ir->k), r);
     if (l->kind == L_XMM) { /* the home is its memory from now on */
-        *l = (struct loc){ L_GW, ir->k };
+        *l = (struct loc){L_GW, ir->k};
         e->gw_live[ir->k]++;
     }
     emit_use(e, id);
 }
 
-/* --- constants ----------------------------------------------------------------------------------------------- */
+/* --- constants --- */
 
 void emit_xmm_clip(struct emit *e, unsigned r, unsigned bytes)
 {
     switch (bytes) {
-    case 16: break;
-    case 8: xop2(&e->x, X_MOVQ, r, r); break;
-    case 4: xop3i(&e->x, X_INSERTPS, r, r, r, 0x0e); break;
+    case 16:
+        break;
+    case 8:
+        xop2(&e->x, X_MOVQ, r, r);
+        break;
+    case 4:
+        xop3i(&e->x, X_INSERTPS, r, r, r, 0x0e);
+        break;
     default:
         xshift(&e->x, X66(0x73), 7, r, r, 16 - bytes);
         xshift(&e->x, X66(0x73), 3, r, r, 16 - bytes);
@@ -266,7 +294,7 @@ void emit_xmm_const(struct emit *e, unsigned r, uint64_t lo, uint64_t hi)
     emit_release(e, t);
 }
 
-/* --- between the register files ------------------------------------------------------------------------------ */
+/* --- between the register files --- */
 
 static bool const_value(const struct emit *e, unsigned id, uint64_t *v)
 {
@@ -298,15 +326,21 @@ static void lane_from_memory(struct emit *e, unsigned es, unsigned d, struct hme
 {
     m.disp += (int32_t)(idx << es);
     switch (es) {
-    case 0: x86_rm(&e->x, 0, false, 0x0fb6, d, m, false); break;
-    case 1: x86_rm(&e->x, 0, false, 0x0fb7, d, m, false); break;
-    default: x86_load(&e->x, es == 3, d, m); break;
+    case 0:
+        x86_rm(&e->x, 0, false, 0x0fb6, d, m, false);
+        break;
+    case 1:
+        x86_rm(&e->x, 0, false, 0x0fb7, d, m, false);
+        break;
+    default:
+        x86_load(&e->x, es == 3, d, m);
+        break;
     }
 }
 
 static void lane_from_xmm(struct emit *e, unsigned es, unsigned d, unsigned r, unsigned idx)
 {
-    static const uint16_t op[] = { X3A(0x14), X3A(0x15), X3A(0x16), X3A(0x16) };
+    static const uint16_t op[] = {X3A(0x14), X3A(0x15), X3A(0x16), X3A(0x16)};
 
     if (es >= 2 && !idx) {
         xop2w(&e->x, X66(0x7e), es == 3, r, d);
@@ -318,7 +352,7 @@ static void lane_from_xmm(struct emit *e, unsigned es, unsigned d, unsigned r, u
 
 static void v_lane(struct emit *e, const struct ir *ir)
 {
-    static const uint16_t sext[] = { 0x0fbe, 0x0fbf, 0x63 };
+    static const uint16_t sext[] = {0x0fbe, 0x0fbf, 0x63};
     unsigned es = ir->k;
     struct hmem m;
     bool memory = !e->xof[ir->a] && in_memory(e, ir->a, &m);
@@ -336,7 +370,7 @@ static void v_lane(struct emit *e, const struct ir *ir)
 
 static void w_insert(struct emit *e, const struct ir *ir)
 {
-    static const uint16_t op[] = { X3A(0x20), X66(0xc4), X3A(0x22), X3A(0x22) };
+    static const uint16_t op[] = {X3A(0x20), X66(0xc4), X3A(0x22), X3A(0x22)};
     unsigned a = emit_xmm(e, ir->a), d = emit_xmm_dest(e), r = emit_reg(e, ir->b);
 
     xinsert(&e->x, op[ir->k], ir->k == 3, d, a, r, ir->x);
@@ -388,7 +422,8 @@ static void w_dup_lane(struct emit *e, const struct ir *ir)
     } else {
         uint64_t lane = es ? (idx * 2 + 1) << 8 | idx * 2 : idx;
         uint64_t all = lane * (es ? 0x0001000100010001u : 0x0101010101010101u);
-        uint64_t none = UINT64_C(0x8080808080808080), keep = bytes >= 8 ? UINT64_MAX : (UINT64_C(1) << 8 * bytes) - 1;
+        uint64_t none = UINT64_C(0x8080808080808080),
+                 keep = bytes >= 8 ? UINT64_MAX : (UINT64_C(1) << 8 * bytes) - 1;
         emit_xmm_const(e, 0, (all & keep) | (none & ~keep), bytes == 16 ? all : none);
         xop3(&e->x, X_PSHUFB, d, a, 0);
     }
@@ -396,7 +431,7 @@ static void w_dup_lane(struct emit *e, const struct ir *ir)
     emit_xmm_bind(e, e->at, d, bytes);
 }
 
-/* --- dispatch ------------------------------------------------------------------------------------------------ */
+/* --- dispatch --- */
 
 bool emit_is_vector(unsigned op)
 {
@@ -407,12 +442,25 @@ bool emit_is_vector(unsigned op)
 void emit_vector(struct emit *e, const struct ir *ir)
 {
     switch (ir->op) {
-    case IR_set_w: emit_set_w(e, ir); break;
-    case IR_w_of_vv: w_of_vv(e, ir); break;
-    case IR_v_lane: case IR_v_lane_s: v_lane(e, ir); break;
-    case IR_w_insert: w_insert(e, ir); break;
-    case IR_w_dup: w_dup(e, ir); break;
-    case IR_w_dup_lane: w_dup_lane(e, ir); break;
+    case IR_set_w:
+        emit_set_w(e, ir);
+        break;
+    case IR_w_of_vv:
+        w_of_vv(e, ir);
+        break;
+    case IR_v_lane:
+    case IR_v_lane_s:
+        v_lane(e, ir);
+        break;
+    case IR_w_insert:
+        w_insert(e, ir);
+        break;
+    case IR_w_dup:
+        w_dup(e, ir);
+        break;
+    case IR_w_dup_lane:
+        w_dup_lane(e, ir);
+        break;
     case IR_f_fcmp:
         if (!emit_fcmp(e, ir))
             emit_generic(e, ir);

@@ -1,9 +1,9 @@
 /*
  * Machine code of SSE and AVX on xmm registers.
  *
- * One number names an operation in both encodings: XOP(prefix, map, opcode).  With AVX (jit_host.avx) operations have
- * three operands; without, the destination is first made a copy of the first source, so it must not be the second.
- * Memory operands are for AVX without a rule, and must be aligned otherwise.
+ * One number names an operation in both encodings: XOP(prefix, map, opcode).  With AVX (jit_host.avx)
+ * operations have three operands; without, the destination is first made a copy of the first source, so it
+ * must not be the second. Memory operands are for AVX without a rule, and must be aligned otherwise.
  */
 #ifndef ARMLET_JIT_X86_SSE_H
 #define ARMLET_JIT_X86_SSE_H
@@ -15,14 +15,14 @@
 enum xpp { PP_NONE, PP_66, PP_F3, PP_F2 };
 enum xmap { MAP_0F = 1, MAP_38 = 2, MAP_3A = 3 };
 #define XOP(pp, map, op) ((unsigned)(pp) << 12 | (unsigned)(map) << 8 | (op))
-#define X66(op) XOP(PP_66, MAP_0F, op)
-#define X38(op) XOP(PP_66, MAP_38, op)
-#define X3A(op) XOP(PP_66, MAP_3A, op)
+#define X66(op)          XOP(PP_66, MAP_0F, op)
+#define X38(op)          XOP(PP_66, MAP_38, op)
+#define X3A(op)          XOP(PP_66, MAP_3A, op)
 
 /* Prefixes and opcode, up to ModRM.  index: of the memory operand, or NO_REG. */
 static inline void xsse_head(struct x86 *x, unsigned op, bool w, unsigned reg, unsigned index, unsigned base)
 {
-    static const uint8_t prefix[] = { 0, 0x66, 0xf3, 0xf2 };
+    static const uint8_t prefix[] = {0, 0x66, 0xf3, 0xf2};
     unsigned pp = op >> 12 & 3, map = op >> 8 & 3;
 
     if (pp)
@@ -36,9 +36,11 @@ static inline void xsse_head(struct x86 *x, unsigned op, bool w, unsigned reg, u
     x86_u8(x, op & 0xff);
 }
 
-static inline void xvex_head(struct x86 *x, unsigned op, bool w, unsigned reg, unsigned v, unsigned index, unsigned base)
+static inline void xvex_head(struct x86 *x, unsigned op, bool w, unsigned reg, unsigned v, unsigned index,
+                             unsigned base)
 {
-    unsigned pp = op >> 12 & 3, map = op >> 8 & 3, xb = index == NO_REG ? 0 : index >> 3 & 1, bb = base >> 3 & 1;
+    unsigned pp = op >> 12 & 3, map = op >> 8 & 3, xb = index == NO_REG ? 0 : index >> 3 & 1,
+             bb = base >> 3 & 1;
 
     if (map == MAP_0F && !w && !xb && !bb) {
         x86_u8(x, 0xc5);
@@ -140,7 +142,8 @@ static inline void xsse2w(struct x86 *x, unsigned op, bool w, unsigned d, unsign
 }
 
 /* d = a with general register r in lane `imm'. */
-static inline void xinsert(struct x86 *x, unsigned op, bool w, unsigned d, unsigned a, unsigned r, unsigned imm)
+static inline void xinsert(struct x86 *x, unsigned op, bool w, unsigned d, unsigned a, unsigned r,
+                           unsigned imm)
 {
     if (jit_host.avx) {
         xvex_head(x, op, w, d, a, NO_REG, r);
@@ -176,11 +179,25 @@ static inline void xfma(struct x86 *x, unsigned op, bool w, unsigned d, unsigned
 }
 
 enum {
-    X_PAND = X66(0xdb), X_PANDN = X66(0xdf), X_POR = X66(0xeb), X_PXOR = X66(0xef), X_PSHUFB = X38(0x00),
-    X_PSHUFD = X66(0x70), X_UNPCKLQDQ = X66(0x6c), X_UNPCKHQDQ = X66(0x6d), X_PALIGNR = X3A(0x0f),
-    X_PTEST = X38(0x17), X_MOVQ = XOP(PP_F3, MAP_0F, 0x7e), X_SHUFPS = XOP(PP_NONE, MAP_0F, 0xc6),
-    X_INSERTPS = X3A(0x21), X_PADDUSB = X66(0xdc), X_PACKUSWB = X66(0x67), X_PACKUSDW = X38(0x2b),
-    X_PACKSSWB = X66(0x63), X_PACKSSDW = X66(0x6b), X_PSADBW = X66(0xf6),
+    X_PAND = X66(0xdb),
+    X_PANDN = X66(0xdf),
+    X_POR = X66(0xeb),
+    X_PXOR = X66(0xef),
+    X_PSHUFB = X38(0x00),
+    X_PSHUFD = X66(0x70),
+    X_UNPCKLQDQ = X66(0x6c),
+    X_UNPCKHQDQ = X66(0x6d),
+    X_PALIGNR = X3A(0x0f),
+    X_PTEST = X38(0x17),
+    X_MOVQ = XOP(PP_F3, MAP_0F, 0x7e),
+    X_SHUFPS = XOP(PP_NONE, MAP_0F, 0xc6),
+    X_INSERTPS = X3A(0x21),
+    X_PADDUSB = X66(0xdc),
+    X_PACKUSWB = X66(0x67),
+    X_PACKUSDW = X38(0x2b),
+    X_PACKSSWB = X66(0x63),
+    X_PACKSSDW = X66(0x6b),
+    X_PSADBW = X66(0xf6),
 };
 
 #endif
