@@ -1,0 +1,123 @@
+"""Clients of the gdb stub that are wrong, rude or gone: the machine goes on."""
+import os
+import random
+import socket
+import time
+
+from guest import board
+
+SEED = int(os.environ.get("FUZZ_SEED", "1"))
+ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "1500"))
+
+
+def connect(path):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(path)
+    s.settimeout(5)
+    return s
+
+
+def framed(data):
+    return b"$" + data + b"#%02x" % (sum(data) & 255)
+
+
+def drain(s, seconds=0.0):
+    s.settimeout(max(seconds, 0.001))
+    got = b""
+    try:
+        while True:
+            piece = s.recv(65536)
+            if not piece:
+                break
+            got += piece
+            s.settimeout(max(min(seconds, 0.2), 0.001))
+    except (TimeoutError, BlockingIOError):
+        pass
+    s.settimeout(10)
+    return got
+
+
+def ask(s, data):
+    """The reply to a packet."""
+    s.sendall(framed(data))
+    got = b""
+    limit = time.time() + 10
+    while b"#" not in got or len(got) < got.index(b"#") + 3:
+        assert time.time() < limit, got
+        got += drain(s, 0.05)
+    return got[got.index(b"$") + 1:got.index(b"#")]
+
+
+WORDS = [b"?", b"g", b"G00", b"p0", b"P20=0000104000000000", b"m40000000,40", b"m0,ffffffff", b"M40001000,4:01020304",
+         b"X40001000,4:abcd", b"X40001000,ffffffff:a", b"Z0,40100000,4", b"z0,40100000,4", b"Z2,40200000,8", b"z2,40200000,8",
+         b"Z4,0,ffffffffffffffff", b"Z9,1,1", b"Hg2", b"Hc-1", b"Hgp1.1", b"T1", b"T99", b"qSupported:xmlRegisters=i386",
+         b"qXfer:features:read:target.xml:0,ffb", b"qXfer:features:read:target.xml:ffffffffffffffff,ffffffffffffffff",
+         b"qXfer:features:read:../../x:0,1", b"qfThreadInfo", b"qsThreadInfo", b"qThreadExtraInfo,1", b"qThreadExtraInfo,zz",
+         b"qRcmd,696e666f20726567697374657273", b"qRcmd,zz", b"qRcmd,", b"qC", b"qAttached", b"qqemu.sstep", b"Qqemu.sstep=0x7",
+         b"Qqemu.PhyMemMode:0", b"vCont?", b"vCont;s:1", b"vCont;r0,1:1", b"vCont;x", b"vCont;", b"vMustReplyEmpty", b"s", b"c",
+         b"S05", b"C", b"", b"!", b"vFile:open", b"\x00\xff"]
+
+
+def mutate(r, data):
+    data = bytearray(data)
+    for _ in range(r.randrange(3)):
+        kind = r.randrange(4)
+        at = r.randrange(len(data) + 1)
+        if kind == 0:
+            data[at:at] = r.choice([b"0", b"f", b",", b";", b":", b"ffffffff", b"}", b"-1", bytes([r.randrange(256)])])
+        elif kind == 1 and data:
+            del data[min(at, len(data) - 1)]
+        elif kind == 2 and data:
+            data[min(at, len(data) - 1)] = r.randrange(256)
+        else:
+            data += data[:at] * r.randrange(3)
+    data = bytes(c for c in data if c not in b"$#")
+    return b"?" if data.startswith((b"k", b"vKill")) else data  # these do end the machine
+
+
+def test_gdb_packets(machine):
+    m = machine("-machine", "virt", "-display", "none", "-S", "-smp", "2")
+    r = random.Random(SEED)
+    s = connect(m.path("gdb"))
+    for i in range(ROUNDS):
+        packet = framed(mutate(r, r.choice(WORDS)))
+        if r.randrange(20) == 0:
+            packet = packet[:r.randrange(len(packet) + 1)] + b"\x03"
+        s.sendall(packet)
+        if i % 16 == 0:
+            drain(s)
+        if r.randrange(100) == 0:
+            s.close()
+            s = connect(m.path("gdb"))
+    s.close()
+    assert m.process.poll() is None, m.process.stderr.read()
+    s = connect(m.path("gdb"))
+    assert ask(s, b"qAttached") == b"1"
+    assert ask(s, b"Z0,40100000,4") == b"OK"
+
+
+def test_lengths_and_rude_clients(machine):
+    m = machine(*board(smp=2))
+    s = connect(m.path("gdb"))
+    assert ask(s, b"Qqemu.PhyMemMode:1") == b"OK"
+    assert len(ask(s, b"m40000000,ffffffff")) == 16384
+    assert ask(s, b"M40000000,ffffffff:00") == b"E22" == ask(s, b"X40000000,100000000:a")
+    s.sendall(b"$" + b"m" * 100000 + b"#00")  # far too long, and the sum is wrong
+    s.sendall(framed(b"M40001000,9000:" + b"00" * 0x9000))
+    assert b"E22" in drain(s, 0.5)
+    assert len(ask(s, b"m40000000,4")) == 8
+    s.sendall(b"$m40000000,")
+    s.close()  # in the middle of a packet
+    s = connect(m.path("gdb"))
+    s.settimeout(0.5)
+    try:
+        for _ in range(20000):  # never reads
+            s.sendall(framed(b"g"))
+    except TimeoutError:
+        pass
+    s.close()
+    m.wait_for(lambda: "Enter 'help'" in m.output(), 120)  # it went on
+    assert ask(connect(m.path("gdb")), b"qAttached") == b"1"
+    m.process.terminate()
+    errors = m.process.stderr.read()
+    assert "a packet of more than 16384 bytes was dropped" in errors and "in the middle of a packet" in errors
