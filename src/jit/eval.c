@@ -255,9 +255,13 @@ bool ir_eval_op(struct cpu *cpu, const struct ir *ir, const union vreg in[5], un
     else if (n == 2 && ir_info[ir->op].result == IR_W) /* imm16 stands behind c, which is no operand */
         own.c = 0;
     memset(&r, 0, sizeof r);
-    if (!eval_memory(&e, &own, &r, &ok) && !eval_helper(&e, &own, &r.w.d[0], &ok) && !eval_vector(&e, &own, &r) &&
-        !eval_value(&e, &own, &r.w.d[0]) && !eval_control(&e, &own))
+    if (ir_info[ir->op].effects & IE_END) { /* imm lies over the operands that it does not have */
+        if (!eval_control(&e, &own))
+            BUG("IR operation %u", ir->op);
+    } else if (!eval_memory(&e, &own, &r, &ok) && !eval_helper(&e, &own, &r.w.d[0], &ok) && !eval_vector(&e, &own, &r) &&
+        !eval_value(&e, &own, &r.w.d[0])) {
         BUG("IR operation %u", ir->op);
+    }
     out[0] = r.w;
     out[1] = r.w2;
     return ok;
