@@ -203,9 +203,10 @@ def link(names, out, program):
 
 def initramfs(program):
     path = program + ".cpio"
-    with open(path + ".new", "wb") as file:
+    new = f"{path}.{os.getpid()}" # two suites make it at the same time
+    with open(new, "wb") as file:
         file.write(inguest.initramfs(program))
-    os.rename(path + ".new", path)
+    os.rename(new, path)
     return path
 
 
