@@ -245,13 +245,14 @@ struct machine *machine_new(const struct config *config, GError **err)
     m->request_source = g_source_new(&request_funcs, sizeof *m->request_source);
     g_source_set_callback(m->request_source, on_request, m, NULL);
     g_source_attach(m->request_source, NULL);
+    /* Before the terminal is made raw: a signal that came in between would leave it so. */
+    signal(SIGPIPE, SIG_IGN);
+    for (unsigned i = 0; i < G_N_ELEMENTS(signals); i++)
+        m->signals[i] = g_unix_signal_add(signals[i], on_signal, m);
     if (!build(m, err)) {
         machine_free(m);
         return NULL;
     }
-    signal(SIGPIPE, SIG_IGN);
-    for (unsigned i = 0; i < G_N_ELEMENTS(signals); i++)
-        m->signals[i] = g_unix_signal_add(signals[i], on_signal, m);
     return m;
 }
 
