@@ -1,5 +1,6 @@
 """The machine under test as a child on a pseudo-terminal or on pipes.  Every wait has a limit."""
 import functools
+import io
 import os
 import re
 import shlex
@@ -11,6 +12,7 @@ BUILD = os.environ.get("ARMLET_BUILD", "build")
 ARMLET = os.path.join(BUILD, "armlet")
 PROMPT = r"/ # |~ # "
 BOOT_SECONDS = 120  # a boot takes 4 to 8; the host may be busy
+consoles = []  # what each guest of the running test has printed: conftest.py
 
 
 @functools.lru_cache(None)
@@ -41,6 +43,8 @@ class Guest:
     def __init__(self, args, program=ARMLET):
         self.child = pexpect.spawn(program, args, timeout=BOOT_SECONDS, encoding="utf-8", codec_errors="replace",
                                    echo=False, dimensions=(24, 200))
+        self.child.logfile_read = io.StringIO()
+        consoles.append(self.child.logfile_read)
 
     def __enter__(self):
         return self
