@@ -195,7 +195,7 @@ static int timer_signal(void)
 
 static void make_timer(struct vcpu *vc)
 {
-    struct sigaction action = {.sa_sigaction = timer_fired, .sa_flags = SA_SIGINFO | SA_RESTART};
+    struct sigaction action = {.sa_sigaction = timer_fired, .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK};
     struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = timer_signal()};
 
     sigemptyset(&action.sa_mask);
@@ -467,9 +467,30 @@ static void run_guest(struct cpu *cpu)
     }
 }
 
+/*
+ * Signals get a stack of their own: a translator's code may use the stack pointer for a small stack of return addresses,
+ * and a frame with the host's vector registers takes kilobytes.  Owned by the caller.
+ */
+static void *make_signal_stack(void)
+{
+    size_t size = MAX((size_t)sysconf(_SC_SIGSTKSZ), 65536);
+    stack_t alt = {.ss_sp = g_malloc(size), .ss_size = size};
+
+    if (sigaltstack(&alt, NULL))
+        BUG("no stack for signals: %s", strerror(errno));
+    return alt.ss_sp;
+}
+
+static void free_signal_stack(void *stack)
+{
+    sigaltstack(&(stack_t){.ss_flags = SS_DISABLE}, NULL);
+    g_free(stack);
+}
+
 static void *vcpu_thread(void *arg)
 {
     struct vcpu *vc = arg;
+    void *signal_stack = make_signal_stack();
 
     self = vc;
     atomic_store(&vc->tid, syscall(SYS_gettid));
@@ -477,6 +498,7 @@ static void *vcpu_thread(void *arg)
     while (wait_to_run(vc))
         run_guest(vc->cpu);
     timer_delete(vc->timer);
+    free_signal_stack(signal_stack);
     return NULL;
 }
 
