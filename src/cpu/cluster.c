@@ -275,19 +275,29 @@ static void wait_for_quiet(struct vcpu *vc)
     atomic_fetch_sub(&vc->waiters, 1);
 }
 
-void cluster_dsb(struct cpu *cpu)
+void cluster_quiesce(struct cpu *cpu)
 {
     struct cluster *cl = cpu->cluster;
 
-    atomic_thread_fence(memory_order_seq_cst);
-    if (likely(!cpu->tlb->outstanding))
-        return;
-    cpu->tlb->outstanding = false;
     leave_guest(cpu->vcpu);
     for (unsigned i = 0; i < cl->n; i++)
         if (cl->cpu[i] != cpu)
             wait_for_quiet(cl->cpu[i]->vcpu);
     enter_guest(cpu->vcpu);
+}
+
+bool cluster_quiet(const struct cpu *cpu)
+{
+    return !cpu->vcpu || !(atomic_load(&cpu->vcpu->phase) & 1);
+}
+
+void cluster_dsb(struct cpu *cpu)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    if (likely(!cpu->tlb->outstanding))
+        return;
+    cpu->tlb->outstanding = false;
+    cluster_quiesce(cpu);
 }
 
 /* ---- sleep ---- */

@@ -54,6 +54,13 @@ void cluster_sev(struct cpu *cpu);
 void cluster_yield(struct cpu *cpu);
 /* DSB: completes the maintenance that this vCPU has broadcast, and orders memory accesses. */
 void cluster_dsb(struct cpu *cpu);
+/* Waits, itself quiescent, until every other vCPU has been quiescent after the call. */
+void cluster_quiesce(struct cpu *cpu);
+/*
+ * Is the vCPU quiescent?  Whatever the caller has written before, it will see before it goes on.  A vCPU without a
+ * thread is.
+ */
+bool cluster_quiet(const struct cpu *cpu);
 /* Never to run again until reset (after PSCI SYSTEM_OFF and SYSTEM_RESET): leaves guest code at the next check. */
 void cluster_park(struct cpu *cpu);
 

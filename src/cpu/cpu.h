@@ -204,6 +204,7 @@ struct cluster {
     struct cpu *cpu[CPU_MAX];
     unsigned n;
     const struct cpu_engine *engine;
+    void *engine_shared; /* the engine's own, of all vCPUs together */
     const struct cluster_ops *ops;
     void *ops_opaque;
     struct sysreg_hooks hooks;

@@ -1367,6 +1367,19 @@ static void emit_dispatch(struct emit *e, bool inline_)
         x86_jmp_to(&e->x, e->stubs->dispatch - e->x.exec);
 }
 
+/*
+ * Before a jump or call (of five bytes) that is patched while other vCPUs may run it: its displacement must lie in an
+ * aligned quadword.
+ */
+static void emit_align_link(struct emit *e)
+{
+    static const uint8_t nops[4][3] = { { 0 }, { 0x90 }, { 0x66, 0x90 }, { 0x0f, 0x1f, 0x00 } };
+    unsigned over = (unsigned)(uintptr_t)(e->x.p + 1) & 7, n = over > 4 ? 8 - over : 0;
+
+    for (unsigned i = 0; i < n; i++)
+        x86_u8(&e->x, nops[n][i]);
+}
+
 /* The place of a jump or call to page offset `to'; until it is patched it leads to the run loop. */
 static void add_link(struct emit *e, uint8_t *from, unsigned to)
 {
@@ -1392,6 +1405,7 @@ static void emit_goto(struct emit *e, uint64_t off)
         load_pc(e, RAX, off);
         emit_poll(e);
     }
+    emit_align_link(e);
     add_link(e, x86_jmp(&e->x), (unsigned)to);
 }
 
@@ -1415,6 +1429,7 @@ static void emit_return_point(struct emit *e, uint64_t off)
     x86_alu_rm(&e->x, true, ALU_XOR, RAX, HOT(HOT_KEY));
     x86_lea(&e->x, true, RCX, MEM(RAX, -(int32_t)(e->page_off + off)));
     x86_store(&e->x, true, HOT(HOT_PAGE), RCX);
+    emit_align_link(e);
     add_link(e, x86_jmp(&e->x), (unsigned)(e->page_off + off));
 }
 
@@ -1433,6 +1448,8 @@ static void emit_branch_rel(struct emit *e, const struct ir *ir)
         emit_poll(e);
     }
     push_return(e, ret, false);
+    if (inside)
+        emit_align_link(e);
     uint8_t *call = x86_call(&e->x);
     if (inside)
         add_link(e, call, (unsigned)to);

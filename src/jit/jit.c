@@ -1,19 +1,16 @@
 /*
- * The engine around the emitter: code memory, blocks, address spaces, the run loop, and what generated code calls.
+ * The engine around the emitter: address spaces, the run loop, and what generated code calls.
  *
- * Everything here belongs to one vCPU and is touched by its thread only: each vCPU has its own code.  (Sharing it is a
- * measured choice for later: private code needs no locks, no cross-modifying of code, and can be dropped at any time
- * that its own thread is in the run loop.)
- *
- * Code memory is mapped twice, writable and executable, never both at one address.
+ * Everything here belongs to one vCPU and is touched by its thread only, but for translated code, which all share (code.h).
  *
  * Rules
- *  1. A block is found by physical address and mode, and is good while its page's code generation is what it was.
- *  2. Code reaches a block of its own page by a patched jump, and any other by the jump cache or the return stack, whose
+ *  1. Code reaches a block of its own page by a patched jump, and any other by the jump cache or the return stack, whose
  *     tags are va ^ key.  A key stands for (fetch space, mode); dropping keys makes every tag stale at once.
- *  3. Keys are dropped when marked code went stale, and when a TLBI reaches a page that was executed from.
- *  4. In the run loop struct cpu is complete; in code HOT_FLAGS stands for cpu->nzcv, host registers for the pinned
+ *  2. Keys are dropped when marked code went stale, and when a TLBI reaches a page that was executed from.
+ *  3. In the run loop struct cpu is complete; in code HOT_FLAGS stands for cpu->nzcv, host registers for the pinned
  *     guest registers, and icount is ahead by what is left of the block.
+ *  4. When code has been thrown away (jit_code_epoch()), everything that leads to code is dropped before that is
+ *     acknowledged; and an operation in which the vCPU was quiescent does not return to code.
  */
 #include "jit/jit.h"
 
@@ -23,7 +20,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "base/report.h"
 #include "base/trace.h"
@@ -32,29 +28,25 @@
 #include "cpu/interp.h"
 #include "cpu/prim.h"
 #include "cpu/tlb.h"
-#include "jit/emit.h"
-#include "jit/opt.h"
+#include "jit/code.h"
 
 enum {
     SPACES = 16,         /* data TLBs kept */
     KEYS = 256,          /* (fetch space, mode) pairs known at a time */
     KEY_LAST = 0x7ffe,
     KEYS_IN_HAND = 256,  /* that code may use up before it is in the run loop again: every mode change ends a block */
-    BLOCK_HASH = 1 << 16,
     RETURN_STACK = 1 << 16,
 #ifdef ARMLET_HARSH
     MAX_INSNS = 1,
 #else
     MAX_INSNS = 64,
 #endif
-    CODE_SLACK = 1 << 16, /* room that a block must have */
-    STUB_ROOM = 4096,
     BLOOM = 4096,
 };
 #ifdef ARMLET_HARSH
 static uint64_t cache_size = 256 << 10;
 #else
-static uint64_t cache_size = UINT64_C(32) << 20;
+static uint64_t cache_size = UINT64_C(64) << 20;
 #endif
 
 struct jit_host jit_host;
@@ -74,22 +66,15 @@ struct key {
 };
 
 struct jit_stats {
-    uint64_t blocks, insns, code_bytes, translate_ns, flushes, lookups, slow_mem, links, interp;
+    uint64_t lookups, slow_mem, interp;
     uint64_t c_ops[IR_N_OPCODES]; /* operations run in C */
 };
 
 struct jit_cpu {
     struct cpu *cpu;
-    uint8_t *rw, *rx; /* the two views of code memory */
-    uint64_t size;
-    uint8_t *free;    /* in rw */
-    uint8_t *first;   /* behind the stubs */
-    struct jit_stubs stubs;
-    struct jit_block **hash;
-    GPtrArray *order;  /* blocks by address of their code */
-    GPtrArray *chunks; /* of blocks, g_free()d at a flush */
-    struct jit_block *chunk;
-    unsigned chunk_used;
+    struct jit_code *code;
+    const uint8_t *enter; /* its stub */
+    unsigned epoch;       /* of the code, as last seen */
     struct space *spaces;
     unsigned nspaces;
     uint64_t space_clock;
@@ -102,142 +87,13 @@ struct jit_cpu {
     uint64_t bloom[BLOOM / 64]; /* pages that the jump cache or the return stack may lead to */
     struct jump *jumps;
     uint8_t *return_stack;
-    struct emit emit;
-    struct ir_block block;
-    uint16_t uses[IR_MAX];
     struct jit_stats stats;
 };
 
 void jit_set_cache_size(uint64_t bytes)
 {
     if (bytes)
-        cache_size = MAX(bytes, (uint64_t)CODE_SLACK * 4) & ~UINT64_C(4095);
-}
-
-/* --- code memory --------------------------------------------------------------------------------------- */
-
-/* Shared anonymous pages, mapped once more by mremap() of nothing: no file, so that no limit on file sizes applies. */
-static void map_code(struct jit_cpu *j)
-{
-    j->size = cache_size;
-    j->rw = mmap(NULL, j->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    j->rx = j->rw == MAP_FAILED ? MAP_FAILED : mremap(j->rw, 0, j->size, MREMAP_MAYMOVE);
-    if (j->rx == MAP_FAILED || mprotect(j->rx, j->size, PROT_READ | PROT_EXEC))
-        BUG("code memory: %s", g_strerror(errno));
-}
-
-static void save_pins(struct x86 *x)
-{
-    for (unsigned i = 0; i < PINS; i++)
-        x86_store(x, true, jit_cpu_mem(offsetof(struct cpu, x) + 8 * (size_t)jit_pins[i].guest), jit_pins[i].host);
-}
-
-static void load_pins(struct x86 *x)
-{
-    for (unsigned i = 0; i < PINS; i++)
-        x86_load(x, true, jit_pins[i].host, jit_cpu_mem(offsetof(struct cpu, x) + 8 * (size_t)jit_pins[i].guest));
-    x86_load(x, true, REG_TLB, HOT(HOT_TABLE));
-}
-
-static const uint8_t saved_regs[] = { RBX, RBP, R12, R13, R14, R15 };
-
-/* Flags that C's own arithmetic raises are not the guest's: MXCSR is the code's again after every call. */
-static void save_mxcsr(struct x86 *x) { x86_rm(x, 0, false, 0x0fae, 3, HOT(HOT_MXCSR), false); }
-static void load_mxcsr(struct x86 *x) { x86_rm(x, 0, false, 0x0fae, 2, HOT(HOT_MXCSR), false); }
-
-static void stub_return(struct x86 *x)
-{
-    x86_load(x, true, RSP, HOT(HOT_CSP));
-    x86_alu_ri(x, true, ALU_ADD, RSP, 8);
-    for (unsigned i = sizeof saved_regs; i--;)
-        x86_pop(x, saved_regs[i]);
-    x86_ret(x);
-}
-
-static const uint8_t *stub_here(const struct x86 *x)
-{
-    return x->p + x->exec;
-}
-
-/* void enter(struct cpu *rdi, const uint8_t *code rsi): RAX is cpu->pc in the code. */
-static void make_enter(struct x86 *x)
-{
-    for (unsigned i = 0; i < sizeof saved_regs; i++)
-        x86_push(x, saved_regs[i]);
-    x86_alu_ri(x, true, ALU_SUB, RSP, 8);
-    x86_lea(x, true, REG_CPU, MEM(RDI, CPU_BIAS));
-    x86_store(x, true, HOT(HOT_CSP), RSP);
-    x86_load(x, true, RSP, HOT(HOT_RSP));
-    load_pins(x);
-    load_mxcsr(x);
-    x86_load(x, true, RAX, CPU_MEM(pc));
-    x86_jmp_reg(x, RSI);
-}
-
-static void make_leaves(struct x86 *x, struct jit_stubs *s)
-{
-    s->leave_next = stub_here(x);
-    x86_load(x, true, RAX, CPU_MEM(next_pc));
-    s->leave_at = stub_here(x);
-    x86_store(x, true, CPU_MEM(pc), RAX);
-    s->leave = stub_here(x);
-    save_mxcsr(x);
-    save_pins(x);
-    x86_store(x, true, HOT(HOT_RSP), RSP);
-    stub_return(x);
-    s->link = stub_here(x);
-    x86_pop(x, RCX);
-    x86_store(x, true, HOT(HOT_LINK), RCX);
-    x86_load(x, false, RAX, MEM(RCX, 4));
-    x86_alu_rm(x, true, ALU_ADD, RAX, HOT(HOT_PAGE));
-    x86_jmp_to(x, s->leave_at - x->exec);
-    s->dispatch = stub_here(x);
-    emit_dispatch_code(x, s->leave_at - x->exec);
-}
-
-static uint64_t jit_c_op(struct cpu *cpu);
-
-/* Called from code by CALL: all registers as before afterwards (xmm only with `keep'), unless the operation leaves. */
-static const uint8_t *make_call(struct x86 *x, bool keep)
-{
-    const uint8_t *start = stub_here(x);
-    for (unsigned i = XMM_FIRST; keep && i < XMMS; i++)
-        x86_movdqu_store(x, HOT(HOT_X + 2 * (i - XMM_FIRST)), i);
-    save_mxcsr(x);
-    for (unsigned i = 0; i < TEMPS; i++)
-        x86_store(x, true, HOT(HOT_T0 + i), jit_temps[i]);
-    save_pins(x);
-    x86_store(x, true, HOT(HOT_RSP), RSP);
-    x86_load(x, true, RSP, HOT(HOT_CSP));
-    x86_lea(x, true, RDI, MEM(REG_CPU, -CPU_BIAS));
-    x86_mov_ri(x, RAX, (uint64_t)(uintptr_t)jit_c_op);
-    x86_call_reg(x, RAX);
-    x86_test_rr(x, false, RAX, RAX);
-    uint8_t *leave = x86_jcc(x, CC_NE);
-    x86_load(x, true, RSP, HOT(HOT_RSP));
-    load_pins(x);
-    load_mxcsr(x);
-    for (unsigned i = XMM_FIRST; keep && i < XMMS; i++)
-        x86_movdqu_load(x, i, HOT(HOT_X + 2 * (i - XMM_FIRST)));
-    for (unsigned i = 0; i < TEMPS; i++)
-        x86_load(x, true, jit_temps[i], HOT(HOT_T0 + i));
-    x86_ret(x);
-    x86_here(x, leave);
-    x86_alu_mi(x, true, ALU_ADD, HOT(HOT_RSP), 8); /* the return address into the block */
-    stub_return(x);
-    return start;
-}
-
-static void make_stubs(struct jit_cpu *j)
-{
-    struct x86 x = { .p = j->rw, .start = j->rw, .end = j->rw + STUB_ROOM, .exec = j->rx - j->rw };
-    j->stubs.enter = stub_here(&x);
-    make_enter(&x);
-    make_leaves(&x, &j->stubs);
-    j->stubs.call = make_call(&x, false);
-    j->stubs.call_keep = make_call(&x, true);
-    BUG_ON(x.full);
-    j->first = j->free = j->rw + STUB_ROOM;
+        cache_size = MAX(bytes, UINT64_C(256) << 10) & ~UINT64_C(4095);
 }
 
 /* --- address spaces -------------------------------------------------------------------------------------- */
@@ -487,8 +343,14 @@ static bool is_plain_access(unsigned op)
     return op >= IR_load && op <= IR_atomic_casp && op != IR_clear_ex;
 }
 
-/* Runs the operation that is described behind the call.  Non-zero: guest code is left, cpu->pc is where it goes on. */
-static uint64_t jit_c_op(struct cpu *cpu)
+/* Operations in which the vCPU may be quiescent: in the meantime the code that called may be gone. */
+static bool may_sleep(unsigned op)
+{
+    return op == IR_barrier || op == IR_h_wfi || op == IR_h_wfe || op == IR_h_hvc;
+}
+
+/* Runs the operation that is described behind the call. */
+uint64_t jit_c_op(struct cpu *cpu)
 {
     struct jit_cpu *j = cpu->engine;
     uint64_t after;
@@ -519,6 +381,11 @@ static uint64_t jit_c_op(struct cpu *cpu)
         cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
         return 1;
     }
+    if (unlikely(may_sleep(ir.op) && jit_code_epoch(j->code) != j->epoch)) {
+        cpu->pc = cpu->next_pc;
+        cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
+        return 1;
+    }
     cpu->icount += rest;
     if (is_plain_access(ir.op)) {
         j->stats.slow_mem++;
@@ -532,187 +399,59 @@ static uint64_t jit_c_op(struct cpu *cpu)
     return 0;
 }
 
-/* --- blocks ----------------------------------------------------------------------------------------------------------- */
+/* --- the run loop --------------------------------------------------------------------------------------------------------- */
 
-static unsigned block_hash(uint64_t pa, unsigned mode)
-{
-    return (unsigned)(((pa >> 2) * 64 + mode) * UINT64_C(0x9e3779b97f4a7c15) >> 48) % BLOCK_HASH;
-}
-
-static void flush_code(struct jit_cpu *j)
-{
-    j->stats.flushes++;
-    memset(j->hash, 0, sizeof *j->hash * BLOCK_HASH);
-    g_ptr_array_set_size(j->order, 0);
-    g_ptr_array_set_size(j->chunks, 0);
-    j->chunk = NULL;
-    j->free = j->first;
-    drop_keys(j);
-    drop_jumps(j);
-    j->cpu->hot[HOT_LINK] = 0;
-}
-
-static struct jit_block *new_block(struct jit_cpu *j)
-{
-    enum { CHUNK = 512 };
-    if (!j->chunk || j->chunk_used == CHUNK) {
-        j->chunk = g_new0(struct jit_block, CHUNK);
-        g_ptr_array_add(j->chunks, j->chunk);
-        j->chunk_used = 0;
-    }
-    return &j->chunk[j->chunk_used++];
-}
-
-static struct ir_mode lift_mode(const struct cpu *cpu, unsigned mode)
-{
-    struct ir_mode m = ir_mode_of(cpu);
-    (void)mode;
-    m.tbi = 0; /* targets with a tag miss the jump cache; the run loop takes the tag off */
-    return m;
-}
+enum { PEND_LEAVE = PEND_TIMER | PEND_TLB | PEND_PAUSE | PEND_STOP | PEND_DEBUG };
 
 static void enter(struct jit_cpu *j, const uint8_t *code)
 {
     struct cpu *cpu = j->cpu;
 
     cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
-    ((void (*)(struct cpu *, const uint8_t *))(uintptr_t)j->stubs.enter)(cpu, code);
+    ((void (*)(struct cpu *, const uint8_t *))(uintptr_t)j->enter)(cpu, code);
     cpu->nzcv = jit_nzcv(cpu->hot[HOT_FLAGS]);
     fold_flags(cpu);
 }
 
-/* Lifts at most `max' instructions at hva, not beyond the page. */
-static void lift(struct jit_cpu *j, unsigned mode, const uint8_t *hva, unsigned page_off, unsigned max)
+/* Code was thrown away: nothing here may lead to any. */
+static void new_epoch(struct jit_cpu *j, unsigned epoch)
 {
-    struct ir_mode m = lift_mode(j->cpu, mode);
-    ir_begin(&j->block, &m);
-    for (unsigned i = 0; i < max && !j->block.ended && page_off + 4 * i < MEM_PAGE_SIZE; i++) {
-        uint32_t word;
-        memcpy(&word, hva + page_off + 4 * i, 4);
-        if (!ir_lift(&j->block, word))
-            break;
-    }
-    ir_end(&j->block);
+    drop_keys(j);
+    drop_jumps(j);
+    j->cpu->hot[HOT_LINK] = 0;
+    j->epoch = epoch;
+    jit_code_seen(j->code, j->cpu, epoch);
 }
 
-static void dump_in(const struct jit_cpu *j, const uint8_t *hva, unsigned page_off)
+/* NULL: what could be done was done (an instruction interpreted), look again. */
+static struct jit_block *make_block(struct jit_cpu *j, const struct jit_place *at)
 {
-    for (unsigned i = 0; i < j->block.insns; i++) {
-        uint32_t word;
-        char text[A64_TEXT_SIZE];
-        memcpy(&word, hva + page_off + 4 * i, 4);
-        a64_disasm(word, text, sizeof text);
-        trace(IN_ASM, "%#" PRIx64 ": %08x  %s", j->cpu->pc + 4 * i, word, text);
-    }
-}
+    struct jit_block *b = NULL;
 
-/* NULL: no host code for even one instruction at this place. */
-static struct jit_block *translate(struct jit_cpu *j, const uint8_t *hva, uint64_t pa_page, uint64_t pa, unsigned max)
-{
-    unsigned mode = j->mode, page_off = (unsigned)(pa & (MEM_PAGE_SIZE - 1));
-    uint8_t *cross, *inside;
-
-    mem_code_mark(j->cpu->mem, pa_page);
-    uint32_t generation = mem_code_generation(j->cpu->mem, pa_page);
-    if (j->free + CODE_SLACK > j->rw + j->size)
-        flush_code(j);
-    for (; max; max /= 2) {
-        lift(j, mode, hva, page_off, max);
-        opt_forward(&j->block);
-        opt_dead(&j->block, j->uses);
-        j->emit.x = (struct x86){ .p = j->free, .start = j->free, .end = j->rw + j->size, .exec = j->rx - j->rw };
-        j->emit.mode = mode;
-        j->emit.stubs = &j->stubs;
-        if (emit_block(&j->emit, &j->block, j->uses, page_off, &cross, &inside))
-            break;
-    }
-    if (!max)
-        return NULL;
-    if (trace_on(IN_ASM))
-        dump_in(j, hva, page_off);
-    struct jit_block *b = new_block(j);
-    unsigned h = block_hash(pa, mode);
-    *b = (struct jit_block){ .next = j->hash[h], .pa = pa, .mode = (uint8_t)mode, .insns = (uint16_t)j->block.insns,
-                             .generation = generation, .cross = cross + j->emit.x.exec,
-                             .inside = inside + j->emit.x.exec };
-    j->hash[h] = b;
-    g_ptr_array_add(j->order, b);
-    j->stats.blocks++;
-    j->stats.insns += b->insns;
-    j->stats.code_bytes += (uint64_t)(j->emit.x.p - j->free);
-    j->free = j->emit.x.p;
-    return b;
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
-static struct jit_block *find_block(struct jit_cpu *j, const uint8_t *hva, uint64_t pa_page, uint64_t pa)
-{
-    uint32_t generation = mem_code_generation(j->cpu->mem, pa_page);
-
-    j->stats.lookups++;
-    for (struct jit_block **p = &j->hash[block_hash(pa, j->mode)]; *p; p = &(*p)->next) {
-        struct jit_block *b = *p;
-        if (b->pa != pa || b->mode != j->mode)
-            continue;
-        if (b->generation == generation)
-            return b;
-        *p = b->next; /* stale: forgotten, its code stays until the next flush */
+    switch (jit_code_make(j->code, j->cpu, at, &b)) {
+    case JIT_MADE:
+    case JIT_FOUND: return b;
+    case JIT_CANNOT:
+        j->stats.interp++;
+        interp_step(j->cpu);
         break;
+    case JIT_RETRY: break;
     }
-    uint64_t start = now_ns();
-    struct jit_block *b = translate(j, hva, pa_page, pa, MAX_INSNS);
-    j->stats.translate_ns += now_ns() - start;
-    return b;
+    j->cpu->hot[HOT_LINK] = 0;
+    return NULL;
 }
-
-/* The block whose code holds the executable address. */
-static const struct jit_block *block_at(const struct jit_cpu *j, const uint8_t *code)
-{
-    unsigned low = 0, high = j->order->len;
-    while (low + 1 < high) {
-        unsigned mid = (low + high) / 2;
-        const struct jit_block *b = g_ptr_array_index(j->order, mid);
-        if (b->cross <= code)
-            low = mid;
-        else
-            high = mid;
-    }
-    return g_ptr_array_index(j->order, low);
-}
-
-/* A jump of the page that pc lies in has asked to be led to the block at pc; unless pc's page is another by now. */
-static void patch_link(struct jit_cpu *j, uint64_t link, const struct jit_block *b)
-{
-    const uint8_t *desc = (const uint8_t *)(uintptr_t)link;
-    int32_t off;
-
-    memcpy(&off, desc, sizeof off);
-    const struct jit_block *from = block_at(j, desc);
-    if ((from->pa ^ b->pa) / MEM_PAGE_SIZE || from->mode != b->mode || from->generation != b->generation)
-        return;
-    x86_patch(j->rw + (desc + off - j->rx), b->inside - (j->rx - j->rw));
-    j->stats.links++;
-}
-
-/* --- the run loop --------------------------------------------------------------------------------------------------------- */
-
-enum { PEND_LEAVE = PEND_TIMER | PEND_TLB | PEND_PAUSE | PEND_STOP | PEND_DEBUG };
 
 static void run_block(struct jit_cpu *j)
 {
     struct cpu *cpu = j->cpu;
-    const uint8_t *hva;
-    uint64_t pa_page, link;
+    struct jit_place at = { .max = MAX_INSNS };
+    unsigned epoch = jit_code_epoch(j->code);
 
+    if (unlikely(epoch != j->epoch))
+        new_epoch(j, epoch);
     cpu->pc = prim_branch_addr(cpu, cpu->pc);
     cpu->leave = 0;
-    if (unlikely(!access_fetch(cpu, cpu->pc, &hva, &pa_page))) {
+    if (unlikely(!access_fetch(cpu, cpu->pc, &at.hva, &at.pa_page))) {
         cpu->pc = cpu->next_pc;
         cpu->hot[HOT_LINK] = 0;
         return;
@@ -722,19 +461,16 @@ static void run_block(struct jit_cpu *j)
         drop_jumps(j);
     }
     sync_mode(j);
-    uint64_t flushes = j->stats.flushes;
-    struct jit_block *b = find_block(j, hva, pa_page, pa_page | (cpu->pc & (MEM_PAGE_SIZE - 1)));
-    link = cpu->hot[HOT_LINK];
-    cpu->hot[HOT_LINK] = 0;
-    if (unlikely(!b)) {
-        j->stats.interp++;
-        interp_step(cpu);
+    at.pa = at.pa_page | (cpu->pc & (MEM_PAGE_SIZE - 1));
+    at.mode = j->mode;
+    j->stats.lookups++;
+    struct jit_block *b = jit_code_find(j->code, cpu, &at);
+    if (unlikely(!b) && !(b = make_block(j, &at)))
         return;
-    }
-    if (j->stats.flushes != flushes)
-        sync_mode(j); /* the key is gone too */
-    else if (link)
-        patch_link(j, link, b);
+    uint64_t link = cpu->hot[HOT_LINK];
+    cpu->hot[HOT_LINK] = 0;
+    if (link)
+        jit_code_link(j->code, link, b, j->epoch);
     struct jump *jump = &j->jumps[cpu->pc >> 2 & ((1u << JUMP_BITS) - 1)];
     jump->tag = cpu->pc ^ cpu->hot[HOT_KEY];
     jump->code = b->cross;
@@ -750,17 +486,19 @@ unsigned jit_exec_words(struct cpu *cpu, const uint32_t *words, unsigned n)
 
     sync_mode(j);
     memcpy(page + page_off, words, MIN(n * 4, (unsigned)sizeof page - page_off));
-    struct jit_block *b = translate(j, page, cpu->pc - page_off, cpu->pc, n);
-    uint8_t *start = j->rw + (b->cross - j->rx);
-    j->hash[block_hash(b->pa, b->mode)] = b->next;
-    g_ptr_array_set_size(j->order, (int)j->order->len - 1);
+    struct jit_place at = { .hva = page, .pa_page = cpu->pc - page_off, .pa = cpu->pc, .mode = j->mode, .max = n };
+    struct jit_block *b;
+    enum jit_made made;
+    while ((made = jit_code_make(j->code, cpu, &at, &b)) == JIT_RETRY)
+        ;
+    BUG_ON(made != JIT_MADE);
     cpu->leave = 0;
     enter(j, b->cross);
     cpu->hot[HOT_LINK] = 0;
     /* Nothing may lead to this code again. */
     memset((void *)(uintptr_t)cpu->hot[HOT_RSP], 0, cpu->hot[HOT_RS_TOP] - cpu->hot[HOT_RSP]);
     cpu->hot[HOT_RSP] = cpu->hot[HOT_RS_TOP];
-    j->free = start;
+    jit_code_forget(j->code);
     return b->insns;
 }
 
@@ -808,20 +546,32 @@ static void describe_ops(const struct jit_cpu *j, GString *out)
     }
 }
 
+static void describe_code(struct jit_code *code, GString *out)
+{
+    struct jit_code_stats s;
+
+    jit_code_stats(code, &s);
+    g_string_append_printf(out,
+        "code: %" PRIu64 " blocks of %.1f instructions translated in %.1f ms (%.0f ns an instruction), %.1f bytes of code "
+        "a guest byte\n"
+        "  %" PRIu64 " links; %" PRIu64 " blocks kept in %.1f of %.1f MiB, %u segments, %" PRIu64 " thrown away, %" PRIu64
+        " waits for vCPUs\n",
+        s.made, s.made ? (double)s.insns / (double)s.made : 0, (double)s.ns / 1e6,
+        s.insns ? (double)s.ns / (double)s.insns : 0, s.insns ? (double)s.bytes / (double)s.insns / 4 : 0,
+        s.links, s.blocks, (double)s.used / (1 << 20), (double)s.size / (1 << 20), s.segments, s.evictions, s.waits);
+}
+
 void jit_describe(const struct cpu *cpu, GString *out)
 {
     const struct jit_cpu *j = cpu->engine;
     const struct jit_stats *s = &j->stats;
 
+    if (cpu->index == 0)
+        describe_code(j->code, out);
     g_string_append_printf(out,
-        "vCPU %u: %" PRIu64 " instructions run; %" PRIu64 " blocks of %.1f instructions translated in %.1f ms "
-        "(%.0f ns an instruction), %.1f bytes of code a guest byte\n"
-        "  %" PRIu64 " run loop lookups, %" PRIu64 " links, %" PRIu64 " code cache flushes, %" PRIu64
-        " TLB refills, %" PRIu64 " instructions interpreted, %u address spaces\n",
-        cpu->index, cpu->icount, s->blocks, s->blocks ? (double)s->insns / (double)s->blocks : 0,
-        (double)s->translate_ns / 1e6, s->insns ? (double)s->translate_ns / (double)s->insns : 0,
-        s->insns ? (double)s->code_bytes / (double)s->insns / 4 : 0, s->lookups, s->links, s->flushes, s->slow_mem,
-        s->interp, j->nspaces);
+        "vCPU %u: %" PRIu64 " instructions run, %" PRIu64 " interpreted; %" PRIu64 " run loop lookups, %" PRIu64
+        " TLB refills, %u address spaces\n",
+        cpu->index, cpu->icount, s->interp, s->lookups, s->slow_mem, j->nspaces);
     describe_ops(j, out);
 }
 
@@ -856,11 +606,8 @@ static void jit_init(struct cpu *cpu)
 #endif
     j->cpu = cpu;
     cpu->engine = j;
-    map_code(j);
-    make_stubs(j);
-    j->hash = g_new0(struct jit_block *, BLOCK_HASH);
-    j->order = g_ptr_array_new();
-    j->chunks = g_ptr_array_new_with_free_func(g_free);
+    j->code = jit_code_get(cpu, cache_size);
+    j->enter = jit_code_stubs(j->code)->enter;
     j->spaces = g_new0(struct space, SPACES);
     j->jumps = g_new0(struct jump, 1 << JUMP_BITS);
     j->return_stack = g_malloc0(RETURN_STACK);
@@ -880,16 +627,12 @@ static void jit_fini(struct cpu *cpu)
     struct jit_cpu *j = cpu->engine;
 
     tlb_set_listener(cpu, NULL, NULL);
-    munmap(j->rw, j->size);
-    munmap(j->rx, j->size);
     for (unsigned i = 0; i < j->nspaces; i++)
         munmap(j->spaces[i].table, sizeof *j->spaces[i].table << JTLB_BITS);
-    g_ptr_array_free(j->order, TRUE);
-    g_ptr_array_free(j->chunks, TRUE);
-    g_free(j->hash);
     g_free(j->spaces);
     g_free(j->jumps);
     g_free(j->return_stack);
+    jit_code_put(j->code, cpu);
     g_free(j);
     cpu->engine = NULL;
     interp_free(cpu);

@@ -107,11 +107,9 @@ struct jump {
 
 /* --- blocks --- */
 struct jit_block {
-    struct jit_block *next;  /* in the hash chain */
-    struct jit_block *in_page; /* of the same page */
+    _Atomic(struct jit_block *) next; /* in the hash chain */
     uint64_t pa;             /* of the first instruction */
     uint8_t mode;            /* JM_* */
-    bool dead;
     uint16_t insns;
     uint32_t generation;     /* of the page when it was translated */
     const uint8_t *cross;    /* entry from anywhere: RAX is va; HOT_PAGE is set there */

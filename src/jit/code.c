@@ -1,0 +1,496 @@
+/*
+ * The code cache: memory, blocks, translation, links between blocks (code.h; docs/jit.md has the reasons).
+ *
+ * Code memory is mapped twice, writable and executable, never both at one address.  It is a ring of segments.
+ *
+ * Rules
+ *  1. A block is found by physical address and mode, and is good while its page's code generation is what it was.
+ *  2. Chains of the hash are read without the lock: a block is complete before it is put at a chain's head, and keeps its
+ *     `next' when it is taken out.
+ *  3. Everything else happens under code->lock, and nobody waits for another vCPU with it held.
+ *  4. Code refers to other blocks only by links that link_blocks() made: within a segment, or noted in `links_in' of the
+ *     segment that they lead to.  So evict() leaves no way into a segment but what vCPUs hold themselves, until they have
+ *     seen the new epoch.
+ */
+#include "jit/code.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "base/report.h"
+#include "base/trace.h"
+#include "cpu/cluster.h"
+#include "jit/opt.h"
+
+enum {
+    SEGMENTS = 8,
+    SEGMENT_MIN = 128 << 10, /* fewer segments rather than smaller ones */
+    BLOCK_HASH = 1 << 16,
+    ROOM = 1 << 16,          /* that a segment must have for another block */
+    STUB_ROOM = 4096,
+    CHUNK = 512,             /* blocks allocated at a time */
+};
+
+struct link_in { /* from another segment, both in the writable view */
+    uint8_t *place;
+    const uint8_t *back; /* where it led before */
+};
+
+struct segment {
+    uint8_t *start, *end, *free; /* in the writable view */
+    GPtrArray *blocks;           /* by address of their code */
+    GPtrArray *chunks;           /* of struct jit_block */
+    unsigned chunk_used;
+    GArray *links_in;
+    unsigned evicted;            /* the epoch that began when it was emptied */
+};
+
+typedef _Atomic(struct jit_block *) block_ptr;
+
+struct jit_code {
+    pthread_mutex_t lock;
+    unsigned users;
+    uint8_t *rw, *rx;
+    uint64_t size;
+    struct jit_stubs stubs;
+    block_ptr *hash;
+    struct segment segment[SEGMENTS];
+    unsigned segments, now;
+    atomic_uint epoch;
+    atomic_uint seen[CPU_MAX]; /* epoch that each vCPU has seen */
+    unsigned quiet;            /* all vCPUs were quiescent after this epoch had begun */
+    struct jit_code_stats stats;
+    struct emit emit;
+    struct ir_block block;
+    uint16_t uses[IR_MAX];
+};
+
+/* --- memory ------------------------------------------------------------------------------------------------ */
+
+/* Shared anonymous pages, mapped once more by mremap() of nothing: no file, so that no limit on file sizes applies. */
+static void map_code(struct jit_code *code, uint64_t bytes)
+{
+    code->size = bytes;
+    code->rw = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    code->rx = code->rw == MAP_FAILED ? MAP_FAILED : mremap(code->rw, 0, bytes, MREMAP_MAYMOVE);
+    if (code->rx == MAP_FAILED || mprotect(code->rx, bytes, PROT_READ | PROT_EXEC))
+        BUG("code memory: %s", g_strerror(errno));
+}
+
+static uint8_t *writable(const struct jit_code *code, const uint8_t *executable)
+{
+    return code->rw + (executable - code->rx);
+}
+
+static void make_segments(struct jit_code *code)
+{
+    uint64_t n = CLAMP(code->size / SEGMENT_MIN, 2, SEGMENTS), each = code->size / n & ~UINT64_C(4095);
+
+    code->segments = (unsigned)n;
+    for (unsigned i = 0; i < n; i++) {
+        struct segment *s = &code->segment[i];
+        s->start = s->free = code->rw + i * each + (i ? 0 : STUB_ROOM);
+        s->end = code->rw + (i + 1) * each;
+        s->blocks = g_ptr_array_new();
+        s->chunks = g_ptr_array_new_with_free_func(g_free);
+        s->links_in = g_array_new(FALSE, FALSE, sizeof(struct link_in));
+    }
+}
+
+static struct jit_code *code_new(uint64_t bytes)
+{
+    struct jit_code *code = g_new0(struct jit_code, 1);
+
+    pthread_mutex_init(&code->lock, NULL);
+    map_code(code, bytes);
+    jit_make_stubs(&code->stubs, code->rw, STUB_ROOM, code->rx - code->rw);
+    make_segments(code);
+    code->hash = g_new0(block_ptr, BLOCK_HASH);
+    return code;
+}
+
+struct jit_code *jit_code_get(struct cpu *cpu, uint64_t bytes)
+{
+    struct cluster *cl = cpu->cluster;
+
+    if (!cl->engine_shared)
+        cl->engine_shared = code_new(bytes);
+    struct jit_code *code = cl->engine_shared;
+    code->users++;
+    return code;
+}
+
+void jit_code_put(struct jit_code *code, struct cpu *cpu)
+{
+    if (--code->users)
+        return;
+    cpu->cluster->engine_shared = NULL;
+    for (unsigned i = 0; i < code->segments; i++) {
+        struct segment *s = &code->segment[i];
+        g_ptr_array_free(s->blocks, TRUE);
+        g_ptr_array_free(s->chunks, TRUE);
+        g_array_free(s->links_in, TRUE);
+    }
+    munmap(code->rw, code->size);
+    munmap(code->rx, code->size);
+    pthread_mutex_destroy(&code->lock);
+    g_free(code->hash);
+    g_free(code);
+}
+
+const struct jit_stubs *jit_code_stubs(const struct jit_code *code)
+{
+    return &code->stubs;
+}
+
+/* --- blocks ---------------------------------------------------------------------------------------------------- */
+
+unsigned jit_code_epoch(const struct jit_code *code)
+{
+    return atomic_load(&code->epoch);
+}
+
+void jit_code_seen(struct jit_code *code, const struct cpu *cpu, unsigned epoch)
+{
+    atomic_store(&code->seen[cpu->index], epoch);
+}
+
+static block_ptr *chain(struct jit_code *code, uint64_t pa, unsigned mode)
+{
+    return &code->hash[(unsigned)(((pa >> 2) * 64 + mode) * UINT64_C(0x9e3779b97f4a7c15) >> 48) % BLOCK_HASH];
+}
+
+struct jit_block *jit_code_find(struct jit_code *code, struct cpu *cpu, const struct jit_place *at)
+{
+    uint32_t generation = mem_code_generation(cpu->mem, at->pa_page);
+    struct jit_block *b = atomic_load_explicit(chain(code, at->pa, at->mode), memory_order_acquire);
+
+    for (; b; b = atomic_load_explicit(&b->next, memory_order_acquire))
+        if (b->pa == at->pa && b->mode == at->mode && b->generation == generation)
+            return b;
+    return NULL;
+}
+
+static void take_out(struct jit_code *code, const struct jit_block *b)
+{
+    block_ptr *p = chain(code, b->pa, b->mode);
+    struct jit_block *at;
+
+    for (; (at = atomic_load_explicit(p, memory_order_relaxed)); p = &at->next)
+        if (at == b) {
+            atomic_store_explicit(p, atomic_load_explicit(&b->next, memory_order_relaxed), memory_order_release);
+            return;
+        }
+}
+
+static struct jit_block *new_block(struct segment *s)
+{
+    if (!s->chunks->len || s->chunk_used == CHUNK) {
+        g_ptr_array_add(s->chunks, g_new0(struct jit_block, CHUNK));
+        s->chunk_used = 0;
+    }
+    struct jit_block *chunk = g_ptr_array_index(s->chunks, s->chunks->len - 1);
+    return &chunk[s->chunk_used++];
+}
+
+/* At the head of its chain, without those that it replaces: stale, they are never found again. */
+static void put_in(struct jit_code *code, struct jit_block *b)
+{
+    block_ptr *head = chain(code, b->pa, b->mode), *p = head;
+    struct jit_block *at;
+
+    while ((at = atomic_load_explicit(p, memory_order_relaxed))) {
+        if (at->pa == b->pa && at->mode == b->mode)
+            atomic_store_explicit(p, atomic_load_explicit(&at->next, memory_order_relaxed), memory_order_release);
+        else
+            p = &at->next;
+    }
+    atomic_store_explicit(&b->next, atomic_load_explicit(head, memory_order_relaxed), memory_order_relaxed);
+    atomic_store_explicit(head, b, memory_order_release);
+}
+
+/* --- segments ---------------------------------------------------------------------------------------------------- */
+
+static bool in_segment(const struct segment *s, const uint8_t *p)
+{
+    return p >= s->start && p < s->end;
+}
+
+/* The segment of a place in the writable view. */
+static struct segment *segment_of(struct jit_code *code, const uint8_t *p)
+{
+    for (unsigned i = 0; i < code->segments; i++)
+        if (in_segment(&code->segment[i], p))
+            return &code->segment[i];
+    BUG("no code memory");
+}
+
+/* A rel32 that others may be fetching (emit_align_link()). */
+static void patch_live(uint8_t *place, const uint8_t *target)
+{
+    int32_t rel = (int32_t)(target - (place + 4));
+
+    __asm__ volatile("movl %1, %0" : "=m"(*(int32_t(*)[1])(void *)place) : "r"(rel) : "memory");
+}
+
+/* Jumps that are in segment s do not exist any more. */
+static void forget_links_from(struct jit_code *code, const struct segment *s)
+{
+    for (unsigned i = 0; i < code->segments; i++) {
+        GArray *in = code->segment[i].links_in;
+        for (guint k = in->len; k--;)
+            if (in_segment(s, g_array_index(in, struct link_in, k).place))
+                g_array_remove_index_fast(in, k);
+    }
+}
+
+static void evict(struct jit_code *code, struct segment *s)
+{
+    if (s->free == s->start)
+        return;
+    for (guint i = 0; i < s->blocks->len; i++)
+        take_out(code, g_ptr_array_index(s->blocks, i));
+    for (guint i = 0; i < s->links_in->len; i++) {
+        struct link_in *l = &g_array_index(s->links_in, struct link_in, i);
+        patch_live(l->place, l->back);
+    }
+    g_array_set_size(s->links_in, 0);
+    g_ptr_array_set_size(s->blocks, 0);
+    forget_links_from(code, s);
+    s->free = s->start;
+    s->evicted = atomic_fetch_add(&code->epoch, 1) + 1;
+    code->stats.evictions++;
+}
+
+/* May memory that was given up at the beginning of `epoch' be written, as far as other vCPUs are concerned? */
+static bool all_have_left(const struct jit_code *code, const struct cpu *cpu, unsigned epoch)
+{
+    const struct cluster *cl = cpu->cluster;
+
+    if ((int)(code->quiet - epoch) >= 0)
+        return true;
+    for (unsigned i = 0; i < cl->n; i++)
+        if (cl->cpu[i] != cpu && (int)(atomic_load(&code->seen[i]) - epoch) < 0 && !cluster_quiet(cl->cpu[i]))
+            return false;
+    return true;
+}
+
+/* Goes on to the next segment.  False: the lock was given up, and nothing may be taken for granted. */
+static bool next_segment(struct jit_code *code, struct cpu *cpu)
+{
+    struct segment *old = &code->segment[code->now], *s = &code->segment[(code->now + 1) % code->segments];
+
+    evict(code, s); /* has been, but for the very first rounds of a small cache */
+    if (!all_have_left(code, cpu, s->evicted)) {
+        unsigned epoch = atomic_load(&code->epoch);
+        code->stats.waits++;
+        pthread_mutex_unlock(&code->lock);
+        cluster_quiesce(cpu);
+        pthread_mutex_lock(&code->lock);
+        if ((int)(epoch - code->quiet) > 0)
+            code->quiet = epoch;
+        return false;
+    }
+    g_ptr_array_set_size(s->chunks, 0);
+    code->now = (code->now + 1) % code->segments;
+    evict(code, &code->segment[(code->now + 1) % code->segments]);
+    madvise(old->start, (size_t)(old->end - old->start) & ~(size_t)4095, MADV_DONTNEED);
+    return true;
+}
+
+/* --- translation ---------------------------------------------------------------------------------------------------- */
+
+/* Targets with a tag miss the jump cache; the run loop takes the tag off: tbi is not of the mode. */
+static struct ir_mode lift_mode(const struct cpu *cpu)
+{
+    struct ir_mode m = ir_mode_of(cpu);
+    m.tbi = 0;
+    return m;
+}
+
+/* Lifts at most `max' instructions, not beyond the page. */
+static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_place *at, unsigned max)
+{
+    struct ir_mode m = lift_mode(cpu);
+    unsigned page_off = (unsigned)(at->pa & (MEM_PAGE_SIZE - 1));
+
+    ir_begin(&code->block, &m);
+    for (unsigned i = 0; i < max && !code->block.ended && page_off + 4 * i < MEM_PAGE_SIZE; i++) {
+        uint32_t word;
+        memcpy(&word, at->hva + page_off + 4 * i, 4);
+        if (!ir_lift(&code->block, word))
+            break;
+    }
+    ir_end(&code->block);
+}
+
+static void dump_in(const struct jit_code *code, const struct cpu *cpu, const struct jit_place *at)
+{
+    for (unsigned i = 0; i < code->block.insns; i++) {
+        uint32_t word;
+        char text[A64_TEXT_SIZE];
+        memcpy(&word, at->hva + (at->pa & (MEM_PAGE_SIZE - 1)) + 4 * i, 4);
+        a64_disasm(word, text, sizeof text);
+        trace(IN_ASM, "%#" PRIx64 ": %08x  %s", cpu->pc + 4 * i, word, text);
+    }
+}
+
+/* Host code for as much of the place as there is some; false: for not even one instruction. */
+static bool emit_place(struct jit_code *code, const struct cpu *cpu, const struct jit_place *at, const uint8_t **cross,
+                       const uint8_t **inside)
+{
+    struct segment *s = &code->segment[code->now];
+    uint8_t *entry[2];
+
+    for (unsigned max = at->max; max; max /= 2) {
+        lift(code, cpu, at, max);
+        opt_forward(&code->block);
+        opt_dead(&code->block, code->uses);
+        code->emit.x = (struct x86){ .p = s->free, .start = s->free, .end = s->end, .exec = code->rx - code->rw };
+        code->emit.mode = at->mode;
+        code->emit.stubs = &code->stubs;
+        if (emit_block(&code->emit, &code->block, code->uses, (unsigned)(at->pa & (MEM_PAGE_SIZE - 1)), &entry[0],
+                       &entry[1])) {
+            *cross = entry[0] + code->emit.x.exec;
+            *inside = entry[1] + code->emit.x.exec;
+            return true;
+        }
+    }
+    return false;
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static struct jit_block *translate(struct jit_code *code, struct cpu *cpu, const struct jit_place *at)
+{
+    struct segment *s = &code->segment[code->now];
+    uint64_t start = now_ns();
+    const uint8_t *cross, *inside;
+
+    mem_code_mark(cpu->mem, at->pa_page); /* before its generation and its words are read */
+    uint32_t generation = mem_code_generation(cpu->mem, at->pa_page);
+    if (!emit_place(code, cpu, at, &cross, &inside))
+        return NULL;
+    if (trace_on(IN_ASM))
+        dump_in(code, cpu, at);
+    struct jit_block *b = new_block(s);
+    b->pa = at->pa;
+    b->mode = (uint8_t)at->mode;
+    b->insns = (uint16_t)code->block.insns;
+    b->generation = generation;
+    b->cross = cross;
+    b->inside = inside;
+    g_ptr_array_add(s->blocks, b);
+    put_in(code, b);
+    code->stats.made++;
+    code->stats.insns += b->insns;
+    code->stats.bytes += (uint64_t)(code->emit.x.p - s->free);
+    s->free = code->emit.x.p;
+    code->stats.ns += now_ns() - start;
+    return b;
+}
+
+static bool has_room(const struct segment *s)
+{
+    return s->end - s->free >= MIN(ROOM, (s->end - s->start) / 2);
+}
+
+enum jit_made jit_code_make(struct jit_code *code, struct cpu *cpu, const struct jit_place *at, struct jit_block **block)
+{
+    enum jit_made made = JIT_FOUND;
+
+    pthread_mutex_lock(&code->lock);
+    *block = jit_code_find(code, cpu, at);
+    if (!*block) {
+        if (!has_room(&code->segment[code->now])) {
+            next_segment(code, cpu);
+            made = JIT_RETRY;
+        } else {
+            *block = translate(code, cpu, at);
+            made = *block ? JIT_MADE : JIT_CANNOT;
+        }
+    }
+    pthread_mutex_unlock(&code->lock);
+    return made;
+}
+
+void jit_code_forget(struct jit_code *code)
+{
+    struct segment *s = &code->segment[code->now];
+
+    pthread_mutex_lock(&code->lock);
+    const struct jit_block *b = g_ptr_array_index(s->blocks, s->blocks->len - 1);
+    take_out(code, b);
+    s->free = writable(code, b->cross);
+    g_ptr_array_set_size(s->blocks, (int)s->blocks->len - 1);
+    pthread_mutex_unlock(&code->lock);
+}
+
+/* --- links ------------------------------------------------------------------------------------------------------------ */
+
+/* The block whose code holds the executable address. */
+static const struct jit_block *block_at(const struct segment *s, const uint8_t *at)
+{
+    unsigned low = 0, high = s->blocks->len;
+
+    while (low + 1 < high) {
+        unsigned mid = (low + high) / 2;
+        const struct jit_block *b = g_ptr_array_index(s->blocks, mid);
+        if (b->cross <= at)
+            low = mid;
+        else
+            high = mid;
+    }
+    return g_ptr_array_index(s->blocks, low);
+}
+
+static bool link_blocks(struct jit_code *code, const uint8_t *desc, const struct jit_block *b)
+{
+    uint8_t *stub = writable(code, desc) - 5, *inside = writable(code, b->inside); /* the call that desc is behind */
+    struct segment *s = segment_of(code, stub), *to = segment_of(code, inside);
+    const struct jit_block *from = block_at(s, desc);
+    int32_t off;
+
+    if ((from->pa ^ b->pa) / MEM_PAGE_SIZE || from->mode != b->mode || from->generation != b->generation)
+        return false;
+    memcpy(&off, desc, sizeof off);
+    struct link_in in = { stub + 5 + off, stub };
+    patch_live(in.place, inside);
+    if (s != to)
+        g_array_append_val(to->links_in, in);
+    return true;
+}
+
+bool jit_code_link(struct jit_code *code, uint64_t link, const struct jit_block *b, unsigned epoch)
+{
+    bool done = false;
+
+    pthread_mutex_lock(&code->lock);
+    if (atomic_load(&code->epoch) == epoch) /* else one of the two may be gone */
+        done = link_blocks(code, (const uint8_t *)(uintptr_t)link, b);
+    code->stats.links += done;
+    pthread_mutex_unlock(&code->lock);
+    return done;
+}
+
+void jit_code_stats(struct jit_code *code, struct jit_code_stats *out)
+{
+    pthread_mutex_lock(&code->lock);
+    *out = code->stats;
+    out->size = code->size;
+    out->segments = code->segments;
+    for (unsigned i = 0; i < code->segments; i++) {
+        out->blocks += code->segment[i].blocks->len;
+        out->used += (uint64_t)(code->segment[i].free - code->segment[i].start);
+    }
+    pthread_mutex_unlock(&code->lock);
+}
