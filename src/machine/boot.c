@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -310,10 +311,11 @@ static bool load_kernel(struct mem *mem, const char *name, GBytes *kernel, struc
     return false;
 }
 
-static GBytes *read_file(const char *what, const char *path, GError **err)
+static GBytes *read_file(const char *what, const char *path, bool *mapped, GError **err)
 {
     GError *why = NULL;
     GMappedFile *map = g_mapped_file_new(path, FALSE, &why);
+    *mapped = map;
     if (map) {
         GBytes *bytes = g_mapped_file_get_bytes(map);
         g_mapped_file_unref(map);
@@ -359,8 +361,8 @@ static bool place_initrd(struct mem *mem, const struct boot_files *files, struct
 bool boot_open(struct boot_files *files, const char *kernel, const char *initrd, GError **err)
 {
     *files = (struct boot_files){ .kernel_name = g_strdup(kernel), .initrd_name = g_strdup(initrd) };
-    if ((!kernel || (files->kernel = read_file("kernel", kernel, err))) &&
-        (!initrd || (files->initrd = read_file("initrd", initrd, err))))
+    if ((!kernel || (files->kernel = read_file("kernel", kernel, &files->kernel_mapped, err))) &&
+        (!initrd || (files->initrd = read_file("initrd", initrd, &files->initrd_mapped, err))))
         return true;
     boot_close(files);
     return false;
@@ -374,6 +376,16 @@ void boot_close(struct boot_files *files)
     g_clear_pointer(&files->initrd_name, g_free);
 }
 
+/* The file is needed again only after a reset: its pages need not stay until then. */
+static void give_back(GBytes *file, bool mapped)
+{
+    gsize size;
+    void *p = file && mapped ? (void *)(uintptr_t)g_bytes_get_data(file, &size) : NULL;
+
+    if (p)
+        madvise(p, size, MADV_DONTNEED);
+}
+
 bool boot_load(struct mem *mem, const struct boot_files *files, struct boot_image *image, GError **err)
 {
     memset(image, 0, sizeof *image);
@@ -385,7 +397,11 @@ bool boot_load(struct mem *mem, const struct boot_files *files, struct boot_imag
         if (!ok)
             return false;
     }
-    return place_initrd(mem, files, image, err);
+    if (!place_initrd(mem, files, image, err))
+        return false;
+    give_back(files->kernel, files->kernel_mapped);
+    give_back(files->initrd, files->initrd_mapped);
+    return true;
 }
 
 bool boot_finish(struct mem *mem, const struct boot_image *image, const void *dtb, uint64_t size, uint64_t *pc,

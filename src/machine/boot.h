@@ -26,6 +26,7 @@ struct boot_image { /* guest-physical ranges; size 0 means absent */
 struct boot_files {
     char *kernel_name, *initrd_name;
     GBytes *kernel, *initrd; /* NULL: none */
+    bool kernel_mapped, initrd_mapped; /* from a file, and not a copy */
 };
 bool boot_open(struct boot_files *files, const char *kernel, const char *initrd, GError **err);
 void boot_close(struct boot_files *files);
