@@ -382,6 +382,7 @@ uint64_t jit_c_op(struct cpu *cpu)
         return 1;
     }
     if (unlikely(may_sleep(ir.op) && jit_code_epoch(j->code) != j->epoch)) {
+        cpu->icount++;
         cpu->pc = cpu->next_pc;
         cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
         return 1;
