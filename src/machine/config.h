@@ -48,6 +48,7 @@ struct config {
     GPtrArray *drives;   /* struct props */
     GPtrArray *objects;  /* struct props, "qom-type" implied */
     GPtrArray *globals;  /* struct global_config */
+    GPtrArray *fsdevs;   /* struct props, "fsdriver" implied: -fsdev, and what is one in -virtfs */
     GPtrArray *netdevs;  /* struct props, "type" implied: -netdev */
     GPtrArray *nics;     /* likewise: -nic */
     GPtrArray *nets;     /* likewise: -net */

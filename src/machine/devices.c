@@ -16,7 +16,9 @@
 #include "base/report.h"
 #include "dev/pci.h"
 #include "machine/drives.h"
+#include "machine/fsdevs.h"
 #include "machine/netdevs.h"
+#include "virtio/9p.h"
 #include "virtio/blk.h"
 #include "virtio/console.h"
 #include "virtio/mmio.h"
@@ -34,6 +36,7 @@ struct devices {
     struct chardevs *chardevs;
     struct drives *drives;
     struct netdevs *netdevs;
+    struct fsdevs *fsdevs;
     GArray *objects;      /* struct object */
     GPtrArray *serials;   /* struct virtio_device: where ports can go */
     GHashTable *ids;      /* of -device, not owned */
@@ -381,6 +384,31 @@ static bool create_serialport(struct request *r, GError **err)
     return create_port(r, false, err);
 }
 
+static const struct property p9_properties[] = {
+    { "fsdev", "str", "id= of the -fsdev to show (required)" },
+    { "mount_tag", "str", "what the guest mounts it by, at most 32 characters (required)" },
+    { NULL, NULL, NULL } };
+
+static bool create_9p(struct request *r, GError **err)
+{
+    struct board *b = r->all->board;
+    const char *id = props_get(r->props, "fsdev"), *tag = props_get(r->props, "mount-tag");
+    struct place place;
+    struct p9_fs *fs;
+
+    if (!id || !tag)
+        return wrong(err, "%s: give fsdev=ID of an -fsdev, and mount_tag=", r->what);
+    if (!*tag || strlen(tag) > VIRTIO_9P_TAG_MAX)
+        return wrong(err, "%s,mount_tag=%s: give 1 to %d characters", r->what, tag, VIRTIO_9P_TAG_MAX);
+    fs = fsdevs_find(r->all->fsdevs, id, err);
+    if (!fs) {
+        g_prefix_error(err, "%s: ", r->what);
+        return false;
+    }
+    return find_place(r, &place, err) && finish(r, err) &&
+           plug(r, &place, virtio_9p_new(&b->lock, b->mem, fs, tag), err);
+}
+
 static const struct property net_properties[] = {
     { "netdev", "str", "id= of the -netdev behind it (default: no cable)" },
     { "mac", "str", "its address (default 52:54:00:12:34:56, the next card's one more)" },
@@ -461,6 +489,7 @@ static const struct driver drivers[] = {
       create_console },
     { "virtserialport", NULL, "virtio-serial-bus", "Input", "a byte channel: /dev/vportNpM", port_properties, NULL,
       create_serialport },
+    VIRTIO_DRIVER("virtio-9p", "Storage", "directory of the host", p9_properties, create_9p),
     VIRTIO_DRIVER("virtio-net", "Network", "network card", net_properties, create_net),
 };
 
@@ -649,6 +678,9 @@ static bool add_all(struct devices *all, GError **err)
     all->drives = drives_new(c, err);
     if (!all->drives)
         return false;
+    all->fsdevs = fsdevs_new(c, err);
+    if (!all->fsdevs)
+        return false;
     const GPtrArray *cards = netdevs_cards(all->netdevs);
     for (guint i = 0; i < cards->len; i++)
         if (!add_device(all, g_ptr_array_index(cards, i), err))
@@ -681,6 +713,7 @@ void devices_free(struct devices *all)
 {
     g_clear_pointer(&all->drives, drives_free);
     g_clear_pointer(&all->netdevs, netdevs_free);
+    g_clear_pointer(&all->fsdevs, fsdevs_free);
     g_array_free(all->objects, TRUE);
     g_ptr_array_free(all->serials, TRUE);
     g_hash_table_destroy(all->ids);

@@ -14,6 +14,7 @@
 #include "machine/board.h"
 #include "machine/config.h"
 #include "machine/devices.h"
+#include "machine/fsdevs.h"
 #include "machine/version.h"
 
 enum answer { GO_ON, ANSWERED, WRONG }; /* ANSWERED: the option was a question; the program ends */
@@ -317,6 +318,7 @@ LIST_OPTION(chardev, chardevs, "backend")
 LIST_OPTION(mon, mons, "chardev")
 LIST_OPTION(drive, drives, NULL)
 LIST_OPTION(object, objects, "qom-type")
+LIST_OPTION(fsdev, fsdevs, "fsdriver")
 
 #define TEXT_LIST_OPTION(name, list) \
     static enum answer opt_##name(struct config *c, const char *arg, GError **err) \
@@ -328,6 +330,11 @@ LIST_OPTION(object, objects, "qom-type")
 TEXT_LIST_OPTION(serial, serial)
 TEXT_LIST_OPTION(monitor, monitor)
 TEXT_LIST_OPTION(qmp, qmp)
+
+static enum answer opt_virtfs(struct config *c, const char *arg, GError **err)
+{
+    return fsdevs_parse_virtfs(c, arg, err) ? GO_ON : WRONG;
+}
 
 static enum answer opt_action(struct config *c, const char *arg, GError **err)
 {
@@ -629,6 +636,7 @@ static struct config *config_new(void)
     c->mons = g_ptr_array_new_with_free_func(free_props);
     c->drives = g_ptr_array_new_with_free_func(free_props);
     c->objects = g_ptr_array_new_with_free_func(free_props);
+    c->fsdevs = g_ptr_array_new_with_free_func(free_props);
     c->netdevs = g_ptr_array_new_with_free_func(free_props);
     c->nics = g_ptr_array_new_with_free_func(free_props);
     c->nets = g_ptr_array_new_with_free_func(free_props);
@@ -641,7 +649,7 @@ void config_free(struct config *c)
 {
     char *strings[] = { c->kernel, c->initrd, c->append, c->dtb, c->dumpdtb, c->name, c->gdb };
     GPtrArray *lists[] = { c->serial, c->monitor, c->qmp, c->chardevs, c->mons, c->drives, c->objects, c->netdevs, c->nics,
-                           c->nets, c->globals, c->devices };
+                           c->nets, c->globals, c->devices, c->fsdevs };
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);
     for (unsigned i = 0; i < G_N_ELEMENTS(lists); i++)
