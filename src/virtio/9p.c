@@ -1,6 +1,10 @@
 /*
  * virtio-9p: requests from the queue to worker threads, which run them in any order, and answers back.
  *
+ * What is quick (p9_is_quick()) is done at once by the thread that rang the bell, without the board's lock: waking a
+ * worker and then the guest would take many times as long.  When the host turns out to be slow, the next requests go
+ * to the workers all the same.
+ *
  * A request is a chain: the message in its readable part, room for the answer in the other.  A flush is answered
  * when the request that it names has been, which ends the need to stop anything half-way.
  *
@@ -18,6 +22,7 @@
 #include "virtio/9p_proto.h"
 #include "virtio/iov.h"
 
+enum { SLOW_US = 4000, SLOW_REQUESTS = 32 };
 enum { F_MOUNT_TAG = 0, QUEUE_SIZE = 128, WORKERS = 4 /* at least 2 */ };
 
 struct request {
@@ -42,6 +47,7 @@ struct virtio_9p {
     GQueue running;     /* handed to the pool and not yet on `done' */
     GQueue done;        /* of struct request */
     bool returning;     /* a worker is on its way to hand_back() */
+    unsigned slow;      /* requests that are not to be done at once; the board's lock */
 };
 
 static struct virtio_9p *from_vdev(struct virtio_device *vdev)
@@ -80,18 +86,25 @@ static void finish_locked(struct virtio_9p *p, struct request *r)
         g_queue_push_tail(&p->done, f);
 }
 
+/* io_lock is held; r was running. */
+static void end_locked(struct virtio_9p *p, struct request *r)
+{
+    g_queue_unlink(&p->running, &r->link);
+    finish_locked(p, r);
+    if (g_queue_is_empty(&p->running))
+        g_cond_broadcast(&p->idle);
+}
+
 static void work(gpointer item, gpointer opaque)
 {
     struct virtio_9p *p = opaque;
     struct request *r = item;
     bool others;
 
+    r->io.nowait = false;
     r->written = p9_handle(p->session, &r->io);
     g_mutex_lock(&p->io_lock);
-    g_queue_unlink(&p->running, &r->link);
-    finish_locked(p, r);
-    if (g_queue_is_empty(&p->running))
-        g_cond_broadcast(&p->idle);
+    end_locked(p, r);
     others = p->returning;
     p->returning = true;
     g_mutex_unlock(&p->io_lock);
@@ -128,8 +141,7 @@ static struct request *find_running(struct virtio_9p *p, uint16_t tag)
     return NULL;
 }
 
-/* True: it was for nothing, and is answered. */
-static bool take_flush(struct virtio_9p *p, struct request *r)
+static void take_flush(struct virtio_9p *p, struct request *r)
 {
     struct request *of;
 
@@ -146,7 +158,31 @@ static bool take_flush(struct virtio_9p *p, struct request *r)
         g_queue_push_tail(&p->done, r);
     }
     g_mutex_unlock(&p->io_lock);
-    return !of;
+    hand_back(p);
+}
+
+/*
+ * On this thread.  While the board's lock is not held the device may be reset, which waits for r (so that it must be
+ * with the workers before we ask for the lock), and the queue may be stopped; r may be gone when we have it again.
+ */
+static void run_now(struct virtio_9p *p, struct request *r)
+{
+    int64_t start = g_get_monotonic_time();
+
+    r->io.nowait = true;
+    g_mutex_unlock(p->vdev.lock);
+    r->written = p9_handle(p->session, &r->io);
+    if (r->written) {
+        g_mutex_lock(&p->io_lock);
+        end_locked(p, r);
+        g_mutex_unlock(&p->io_lock);
+    } else {
+        g_thread_pool_push(p->pool, r, NULL);
+    }
+    g_mutex_lock(p->vdev.lock);
+    if (g_get_monotonic_time() - start > SLOW_US)
+        p->slow = SLOW_REQUESTS;
+    hand_back(p);
 }
 
 static void submit(struct virtio_9p *p, struct request *r)
@@ -154,6 +190,11 @@ static void submit(struct virtio_9p *p, struct request *r)
     g_mutex_lock(&p->io_lock);
     g_queue_push_tail_link(&p->running, &r->link);
     g_mutex_unlock(&p->io_lock);
+    if (!p->slow && p9_is_quick(&r->io, &r->h)) {
+        run_now(p, r);
+        return;
+    }
+    p->slow -= p->slow > 0;
     g_thread_pool_push(p->pool, r, NULL);
 }
 
@@ -170,7 +211,6 @@ static struct request *new_request(struct virtq_elem *e)
 static void p9_notify(struct virtio_device *vdev, struct virtq *q)
 {
     struct virtio_9p *p = from_vdev(vdev);
-    bool answered = false;
     struct virtq_elem *e;
 
     while ((e = virtq_pop(q))) {
@@ -183,12 +223,10 @@ static void p9_notify(struct virtio_device *vdev, struct virtq *q)
             break;
         }
         if (r->h.type == P9_TFLUSH)
-            answered |= take_flush(p, r);
+            take_flush(p, r);
         else
             submit(p, r);
     }
-    if (answered)
-        hand_back(p);
 }
 
 /* Workers need only io_lock to get to `done'. */

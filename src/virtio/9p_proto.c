@@ -421,6 +421,13 @@ static ssize_t file_read(struct call *c, int fd, uint64_t off, size_t count)
 
     if (off > INT64_MAX)
         return -EINVAL;
+    if (c->io->nowait) {
+        got = preadv2(fd, iov, (int)n, (off_t)off, RWF_NOWAIT);
+        if (got == (ssize_t)count || got == 0)
+            return got;
+        if (got > 0 || errno == EAGAIN)
+            return -EAGAIN; /* the rest is not in the host's memory, or there is no rest */
+    }
     do
         got = preadv(fd, iov, (int)n, (off_t)off);
     while (got < 0 && errno == EINTR);
@@ -1086,6 +1093,15 @@ static int run(struct call *c, const struct message *m)
     return r;
 }
 
+/* Not what waits for the medium, nor what moves much data, which can go on beside the vCPU. */
+bool p9_is_quick(const struct p9_io *io, const struct p9_header *h)
+{
+    enum { T_FSYNC = 50, T_READ = 116, T_WRITE = 118, MUCH = 65536 };
+
+    return h->type != T_FSYNC && (h->type != T_READ || io->in_len <= MUCH) &&
+           (h->type != T_WRITE || io->out_len <= MUCH);
+}
+
 size_t p9_handle(struct p9_session *s, const struct p9_io *io)
 {
     uint8_t reply[REPLY_SIZE];
@@ -1096,6 +1112,8 @@ size_t p9_handle(struct p9_session *s, const struct p9_io *io)
     p9_read_header(io, &c.h);
     m = find_message(c.h.type);
     r = m ? run(&c, m) : -EOPNOTSUPP;
+    if (r == -EAGAIN && io->nowait)
+        return 0;
     trace(P9, "tag %u: %s: %s", c.h.tag, m ? m->name : "unknown message", r < 0 ? g_strerror(-r) : "ok");
     if (r < 0)
         return answer_error(io, c.h.tag, r);

@@ -28,11 +28,15 @@ void p9_session_reset(struct p9_session *s);
 /* Fids that there are, for people. */
 unsigned p9_session_fids(struct p9_session *s);
 
-/* A request, and room for its answer, of at least P9_ERROR_SIZE bytes; they may not overlap. */
+/*
+ * A request, and room for its answer, of at least P9_ERROR_SIZE bytes.  nowait: it is not to wait for the host's
+ * disk if that can be known beforehand.
+ */
 struct p9_io {
     const struct iovec *out, *in;
     unsigned out_num, in_num;
     size_t out_len, in_len;
+    bool nowait;
 };
 
 struct p9_header {
@@ -40,9 +44,11 @@ struct p9_header {
     uint8_t type;
     uint16_t tag;
 };
+/* Is it done in a moment, as far as one can tell? */
+bool p9_is_quick(const struct p9_io *io, const struct p9_header *h);
 /* False: there is none. */
 bool p9_read_header(const struct p9_io *io, struct p9_header *h);
-/* Any request but P9_TFLUSH; returns the answer's length. */
+/* Any request but P9_TFLUSH; returns the answer's length, or with nowait 0: nothing was done. */
 size_t p9_handle(struct p9_session *s, const struct p9_io *io);
 /* An answer that is only a header. */
 size_t p9_answer_empty(const struct p9_io *io, uint8_t type, uint16_t tag);
