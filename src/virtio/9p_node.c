@@ -1,7 +1,7 @@
 /*
  * 9P nodes: who an object is, the names that led to it, and its descriptor.
  *
- * 1. A node is an object of the host (device, number), held by an O_PATH descriptor.  What it is reached by is
+ * 1. A node is an object of the host (device, number, time of birth), held by an O_PATH descriptor.  What it is reached by is
  *    one name below another node; nothing follows a symbolic link or "..".
  * 2. Only so many descriptors are kept: the least recently used are closed, and opened again by the names when
  *    they are needed.  If that leads to another object, the node is stale.
@@ -83,9 +83,15 @@ static void evict(struct p9_fs *fs)
         close_fd(victim);
 }
 
+static int64_t birth(const struct statx *stx)
+{
+    return stx->stx_mask & STATX_BTIME ? stx->stx_btime.tv_sec * 1000000000 + stx->stx_btime.tv_nsec : 0;
+}
+
 static bool is_same(const struct p9_node *node, const struct statx *stx)
 {
-    return node->ino == stx->stx_ino && node->major == stx->stx_dev_major &&
+    return node->ino == stx->stx_ino && node->born == birth(stx) &&
+           node->major == stx->stx_dev_major &&
            node->minor == stx->stx_dev_minor && node->type == (stx->stx_mode & S_IFMT);
 }
 
@@ -191,6 +197,7 @@ static struct p9_node *new_node(struct p9_fs *fs, int fd, const struct statx *st
     node->fd = fd;
     node->link.data = node;
     node->ino = stx->stx_ino;
+    node->born = birth(stx);
     node->major = stx->stx_dev_major;
     node->minor = stx->stx_dev_minor;
     node->type = stx->stx_mode & S_IFMT;

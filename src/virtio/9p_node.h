@@ -20,6 +20,7 @@ struct p9_node {
     bool orphan;         /* the name leads to something else now */
     /* Constant: */
     uint64_t ino;
+    int64_t born; /* ns since 1970, 0 if the file system does not say: numbers are used again */
     uint32_t major, minor, type; /* the host's S_IFMT */
 };
 
