@@ -3,6 +3,8 @@
  */
 #include "debug/control.h"
 
+#include "kernel/kernel.h"
+
 struct listener {
     control_hook *hook;
     void *opaque;
@@ -11,6 +13,7 @@ struct listener {
 struct control {
     struct cluster *cluster;
     struct mem *mem;
+    struct kernel *kernel;
     const struct control_ops *ops;
     enum run_state state;
     bool stopped; /* we hold a cluster_pause() */
@@ -24,6 +27,7 @@ struct control *control_new(struct cluster *cluster, struct mem *mem, const stru
 
     c->cluster = cluster;
     c->mem = mem;
+    c->kernel = kernel_new(cluster);
     c->ops = ops;
     c->listeners = g_array_new(FALSE, FALSE, sizeof(struct listener));
     return c;
@@ -32,6 +36,7 @@ struct control *control_new(struct cluster *cluster, struct mem *mem, const stru
 void control_free(struct control *c)
 {
     g_array_free(c->listeners, TRUE);
+    kernel_free(c->kernel);
     g_free(c);
 }
 
@@ -43,6 +48,11 @@ struct cluster *control_cluster(const struct control *c)
 struct mem *control_mem(const struct control *c)
 {
     return c->mem;
+}
+
+struct kernel *control_kernel(const struct control *c)
+{
+    return c->kernel;
 }
 
 const struct control_ops *control_ops(const struct control *c)

@@ -39,6 +39,7 @@ struct control_ops {
 };
 
 struct control;
+struct kernel;
 typedef void control_hook(void *opaque, enum control_event event);
 
 /* The cluster is not started yet; it and ops outlive the result. */
@@ -47,6 +48,8 @@ void control_free(struct control *c);
 
 struct cluster *control_cluster(const struct control *c);
 struct mem *control_mem(const struct control *c);
+/* What is known of the guest's kernel (kernel/kernel.h); owned by c. */
+struct kernel *control_kernel(const struct control *c);
 const struct control_ops *control_ops(const struct control *c);
 
 /* The machine has started its vCPUs, running or (-S) paused. */

@@ -329,7 +329,7 @@ static const struct hmp_command machine_commands[] = {
     { 0 }
 };
 
-static const struct hmp_command *const tables[] = { machine_commands, hmp_memory_commands };
+static const struct hmp_command *const tables[] = { machine_commands, hmp_memory_commands, hmp_kernel_commands };
 
 static const struct hmp_command *find_in(const struct hmp_command *table, const char *name)
 {

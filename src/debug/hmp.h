@@ -30,7 +30,7 @@ struct hmp_command {
     void (*run)(struct hmp *h, const char *args);
     bool still; /* the vCPUs stand while it runs */
 };
-extern const struct hmp_command hmp_info_commands[], hmp_memory_commands[]; /* end with a NULL name */
+extern const struct hmp_command hmp_info_commands[], hmp_memory_commands[], hmp_kernel_commands[]; /* end with a NULL name */
 
 void hmp_print(struct hmp *h, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 struct cpu *hmp_cpu(struct hmp *h);

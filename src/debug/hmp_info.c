@@ -12,6 +12,7 @@
 #include "base/report.h"
 #include "cpu/cluster.h"
 #include "cpu/mmu.h"
+#include "kernel/kernel.h"
 
 static void info_status(struct hmp *h, const char *args)
 {
@@ -35,6 +36,12 @@ static void info_version(struct hmp *h, const char *args)
         hmp_print(h, "%s (armlet %s)\n", ops->qemu_version, ops->version);
     else
         hmp_print(h, "armlet %s\n", ops->version);
+}
+
+static void info_kernel(struct hmp *h, const char *args)
+{
+    (void)args;
+    kernel_print_where(control_kernel(h->control), h->out);
 }
 
 static void info_name(struct hmp *h, const char *args)
@@ -210,6 +217,7 @@ const struct hmp_command hmp_info_commands[] = {
     { "version", "", "of this program", info_version, false },
     { "name", "", "as given with -name", info_name, false },
     { "cpus", "", "the vCPUs", info_cpus, true },
+    { "kernel", "", "where the guest's kernel is", info_kernel, true },
     { "registers", "[-a|index]", "registers of a vCPU; -a: of all, with the system registers", info_registers, true },
     { "mtree", "[-f]", "the physical memory map", info_mtree, false },
     { "tlb", "", "what the translation tables map", info_tlb, true },

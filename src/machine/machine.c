@@ -13,6 +13,7 @@
 #include "debug/control.h"
 #include "dev/pl061.h"
 #include "jit/jit.h"
+#include "kernel/kernel.h"
 #include "machine/boot.h"
 #include "machine/chardevs.h"
 #include "machine/devices.h"
@@ -56,6 +57,7 @@ static bool load(struct machine *m, uint64_t *pc, GError **err)
     if (!boot_load(m->board.mem, &m->files, &image, err) ||
         !diagnose_check_kernel(m->board.mem, &image, m->config, m->board.cluster->cpu[0], err))
         return false;
+    kernel_set_image(control_kernel(m->control), image.kernel_pa, image.kernel_size);
     GBytes *tree = build_tree(m->config, &image, err);
     if (!tree)
         return false;

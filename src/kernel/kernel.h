@@ -1,0 +1,107 @@
+/*
+ * The guest's Linux kernel understood from its memory alone: where it runs (KASLR), its symbols (kallsyms), the layout
+ * of its structures (BTF), and what these lead to: tasks, the log, modules, mounts, backtraces.
+ *
+ * Nothing here trusts the guest: a pointer is followed only where the kernel's own tables map RAM, every walk is
+ * bounded, every table is checked before it is used.  A kernel that is half booted, corrupt or not Linux gives an
+ * answer in words.  Main thread, while the cluster is paused; nothing in the guest is changed.
+ */
+#ifndef ARMLET_KERNEL_KERNEL_H
+#define ARMLET_KERNEL_KERNEL_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct cluster;
+struct cpu;
+struct kernel;
+
+struct kernel *kernel_new(struct cluster *cluster);
+void kernel_free(struct kernel *k);
+/* The image was loaded into [pa, pa + size), as at power-on: what was known of another one is forgotten. */
+void kernel_set_image(struct kernel *k, uint64_t pa, uint64_t size);
+/* Symbols from a vmlinux or a System.map, besides the kernel's own.  false: err says what is wrong with the file. */
+bool kernel_load_symbols(struct kernel *k, const char *path, GError **err);
+
+/* Looks for the symbols unless they are known; false: kernel_problem() says why there are none (constant). */
+bool kernel_look(struct kernel *k);
+const char *kernel_problem(const struct kernel *k);
+/* Has the kernel moved itself to where it runs, so that its virtual addresses are final? */
+bool kernel_is_relocated(struct kernel *k);
+/* Virtual and physical address of _text and the image's size; false: not known (yet). */
+struct kernel_place {
+    uint64_t text_va, text_pa, size;
+    uint64_t link_va; /* of _text as linked; 0: not known */
+};
+bool kernel_where(struct kernel *k, struct kernel_place *place);
+
+/* --- symbols --- */
+
+struct kernel_symbol {
+    const char *name;   /* valid until the kernel runs on */
+    const char *module; /* NULL: the kernel itself */
+    uint64_t va, size;  /* size: to the next symbol */
+    char type;          /* as nm prints it; 0: not known */
+};
+bool kernel_find_symbol(struct kernel *k, const char *name, struct kernel_symbol *sym);
+/* The symbol that va lies in; physical addresses of the image count as well. */
+bool kernel_find_address(struct kernel *k, uint64_t va, struct kernel_symbol *sym);
+/* "name+0x10/0x80 [module]", to be freed; NULL: in none. */
+char *kernel_describe_address(struct kernel *k, uint64_t va);
+/* Likewise a return address: in the function that called, also when that call was its last instruction. */
+char *kernel_describe_return(struct kernel *k, uint64_t va);
+/* Calls fn for each symbol of the image, in order of addresses; fn returns false to end it. */
+void kernel_each_symbol(struct kernel *k, bool (*fn)(void *opaque, const struct kernel_symbol *sym), void *opaque);
+
+/* --- memory, as the kernel's page tables map it --- */
+
+bool kernel_translate(struct kernel *k, uint64_t va, uint64_t *pa);
+bool kernel_read(struct kernel *k, uint64_t va, void *buf, size_t len);
+
+/* --- tasks --- */
+
+struct kernel_task {
+    uint64_t va; /* of the task_struct */
+    int pid, tgid, ppid;
+    unsigned uid, cpu;
+    char state; /* R S D T t X Z P I as ps prints it */
+    bool kernel_thread, on_cpu;
+    uint64_t vsize; /* KiB */
+    char comm[17];
+};
+/* All processes, or all threads; an array of struct kernel_task, to be freed; NULL: kernel_problem(). */
+GArray *kernel_tasks(struct kernel *k, bool threads);
+/* The task that a vCPU runs; false: none is known. */
+bool kernel_current_task(struct kernel *k, struct cpu *cpu, struct kernel_task *task);
+
+struct kernel_frame {
+    uint64_t pc, fp;
+};
+enum { KERNEL_FRAMES_MAX = 128 };
+/* Frames by frame pointers, the innermost first; returns their number. */
+unsigned kernel_unwind(struct kernel *k, uint64_t pc, uint64_t fp, struct kernel_frame *frames);
+/* Those of a task that sleeps, or of the vCPU that runs it, with the registers of a sleeping one. */
+struct kernel_context {
+    uint64_t x19_to_x28[10], fp, sp, pc;
+};
+bool kernel_task_context(struct kernel *k, const struct kernel_task *task, struct kernel_context *context);
+unsigned kernel_task_unwind(struct kernel *k, const struct kernel_task *task, struct kernel_frame *frames);
+unsigned kernel_cpu_unwind(struct kernel *k, const struct cpu *cpu, struct kernel_frame *frames);
+
+/* --- as text: lines that end in \n --- */
+
+void kernel_print_tasks(struct kernel *k, bool threads, GString *out);
+void kernel_print_log(struct kernel *k, GString *out);
+void kernel_print_modules(struct kernel *k, GString *out);
+/* add-symbol-file lines for gdb, with the modules' sections. */
+void kernel_print_module_sections(struct kernel *k, GString *out);
+void kernel_print_mounts(struct kernel *k, GString *out);
+void kernel_print_frames(struct kernel *k, const struct kernel_frame *frames, unsigned n, GString *out);
+void kernel_print_backtrace(struct kernel *k, int pid, GString *out);
+/* What: an address (hexadecimal with or without 0x) or a name. */
+void kernel_print_symbol(struct kernel *k, const char *what, GString *out);
+void kernel_print_where(struct kernel *k, GString *out);
+
+#endif
