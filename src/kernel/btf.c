@@ -35,7 +35,7 @@ struct btf {
     const char *strings;
     uint32_t type_len, str_len, n;
     GArray *at;         /* uint32_t: where type i + 1 stands */
-    GHashTable *byname; /* structures and unions: name to number */
+    GHashTable *asked;  /* names that were asked for (owned) to number, 0: there is none */
 };
 
 static unsigned kind_of(const struct type *t)
@@ -77,9 +77,6 @@ static bool scan(struct btf *b)
             return false;
         g_array_append_val(b->at, off);
         b->n++;
-        bool named = (kind_of(t) == KIND_STRUCT || kind_of(t) == KIND_UNION) && *string(b, t->name);
-        if (named && !g_hash_table_contains(b->byname, string(b, t->name)))
-            g_hash_table_insert(b->byname, (gpointer)(uintptr_t)string(b, t->name), GUINT_TO_POINTER(b->n));
         off += (uint32_t)(sizeof *t + extra(t));
     }
     return b->n > 0;
@@ -102,8 +99,8 @@ struct btf *btf_new(const uint8_t *data, size_t size)
     b->type_len = h.type_len;
     b->strings = (const char *)b->data + strings;
     b->str_len = h.str_len;
-    b->at = g_array_new(FALSE, FALSE, sizeof(uint32_t));
-    b->byname = g_hash_table_new(g_str_hash, g_str_equal);
+    b->at = g_array_sized_new(FALSE, FALSE, sizeof(uint32_t), h.type_len / 24);
+    b->asked = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     if (scan(b))
         return b;
     btf_free(b);
@@ -115,7 +112,7 @@ void btf_free(struct btf *b)
     if (!b)
         return;
     g_array_free(b->at, TRUE);
-    g_hash_table_destroy(b->byname);
+    g_hash_table_destroy(b->asked);
     g_free(b->data);
     g_free(b);
 }
@@ -182,9 +179,38 @@ static const struct member *find_member(const struct btf *b, const struct type *
     return NULL;
 }
 
+/* The structure or union of this name, whose string stands once among the strings. */
+static uint32_t search_type(const struct btf *b, const char *name)
+{
+    size_t len = strlen(name) + 1;
+    const char *end = b->strings + b->str_len, *p = b->strings + 1;
+
+    while (p < end && (p = memmem(p, (size_t)(end - p), name, len)) && p[-1])
+        p += len;
+    if (!p || p >= end)
+        return 0;
+    for (uint32_t id = 1, off = (uint32_t)(p - b->strings); id <= b->n; id++) {
+        const struct type *t = type_at(b, id);
+        if (t->name == off && (kind_of(t) == KIND_STRUCT || kind_of(t) == KIND_UNION))
+            return id;
+    }
+    return 0;
+}
+
+static uint32_t type_named(const struct btf *b, const char *name)
+{
+    gpointer value;
+
+    if (!g_hash_table_lookup_extended(b->asked, name, NULL, &value)) {
+        value = GUINT_TO_POINTER(*name ? search_type(b, name) : 0);
+        g_hash_table_insert(b->asked, g_strdup(name), value);
+    }
+    return GPOINTER_TO_UINT(value);
+}
+
 struct btf_field btf_find_field(const struct btf *b, const char *type, const char *path)
 {
-    const struct type *t = type_at(b, GPOINTER_TO_UINT(g_hash_table_lookup(b->byname, type)));
+    const struct type *t = type_at(b, type_named(b, type));
     const struct member *m = NULL;
     uint64_t bits = 0;
     unsigned width = 0;
@@ -208,21 +234,5 @@ struct btf_field btf_find_field(const struct btf *b, const char *type, const cha
 
 uint32_t btf_sizeof(const struct btf *b, const char *type)
 {
-    return size_of(b, GPOINTER_TO_UINT(g_hash_table_lookup(b->byname, type)), 0);
-}
-
-bool btf_find_enum(const struct btf *b, const char *name, int64_t *value)
-{
-    for (uint32_t id = 1; id <= b->n; id++) {
-        const struct type *t = type_at(b, id);
-        if (kind_of(t) != KIND_ENUM)
-            continue;
-        const uint32_t *e = (const uint32_t *)(t + 1);
-        for (unsigned i = 0; i < (t->info & 0xffff); i++)
-            if (!strcmp(string(b, e[2 * i]), name)) {
-                *value = (int32_t)e[2 * i + 1];
-                return true;
-            }
-    }
-    return false;
+    return size_of(b, type_named(b, type), 0);
 }

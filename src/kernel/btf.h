@@ -22,7 +22,5 @@ void btf_free(struct btf *btf);
 struct btf_field btf_find_field(const struct btf *btf, const char *type, const char *path);
 /* Bytes of a structure or union, 0: unknown. */
 uint32_t btf_sizeof(const struct btf *btf, const char *type);
-/* The value of an enumerator; false: unknown. */
-bool btf_find_enum(const struct btf *btf, const char *name, int64_t *value);
 
 #endif

@@ -17,6 +17,8 @@ struct kernel {
     struct kallsyms *syms; /* NULL: not found (yet) */
     uint64_t text_off;     /* of _text from the symbols' base; below it when that is none of them */
     uint64_t link_va;      /* as linked; 0: not known */
+    GBytes *(*source)(void *opaque);
+    void *source_opaque;
     struct btf *btf;
     bool btf_tried;
     uint64_t root;         /* physical address of the kernel's own page tables; 0: not known */

@@ -213,27 +213,44 @@ static const char *token(const struct image *im, const struct tables *t, uint8_t
     return p;
 }
 
+/* The bytes of all names. */
+static size_t text_size(const struct image *im, const struct tables *t, const size_t *lengths)
+{
+    size_t at = t->names, size = 0;
+
+    for (unsigned i = 0; i < t->n; i++) {
+        unsigned len = name_length(im, &at);
+        for (unsigned j = 0; j < len; j++)
+            size += lengths[im->p[at + j]];
+        size += 3; /* NUL, and what a name is made up to */
+        at += len;
+    }
+    return size;
+}
+
+/* One behind the other, each with its NUL; a letter and a name there must be. */
 static void unpack_names(const struct image *im, const struct tables *t, struct kallsyms *s)
 {
-    GString *text = g_string_sized_new((gsize)t->n * 24);
     const char *tokens[TOKENS];
     size_t lengths[TOKENS], at = t->names;
 
     for (unsigned i = 0; i < TOKENS; i++)
         tokens[i] = token(im, t, (uint8_t)i, &lengths[i]);
+    char *p = s->text = g_malloc(text_size(im, t, lengths));
     for (unsigned i = 0; i < t->n; i++) {
         unsigned len = name_length(im, &at);
-        s->name_at[i] = (uint32_t)text->len;
+        s->name_at[i] = (uint32_t)(p - s->text);
         for (unsigned j = 0; j < len; j++) {
             uint8_t c = im->p[at + j];
-            g_string_append_len(text, tokens[c], (gssize)lengths[c]);
+            for (size_t n = 0; n < lengths[c]; n++)
+                *p++ = tokens[c][n];
         }
-        if (text->len < s->name_at[i] + 2) /* a letter and a name there must be */
-            g_string_append(text, "??");
-        g_string_append_c(text, '\0');
+        while (p - s->text < s->name_at[i] + 2)
+            *p++ = '?';
+        *p++ = '\0';
         at += len;
     }
-    s->text = g_string_free(text, FALSE);
+    s->text_len = (size_t)(p - s->text);
 }
 
 struct kallsyms *kallsyms_find(const uint8_t *data, size_t size)
@@ -249,6 +266,7 @@ struct kallsyms *kallsyms_find(const uint8_t *data, size_t size)
         s->base_at = t.base;
         s->offset = g_memdup2(data + t.offsets, 4 * (gsize)t.n);
         s->name_at = g_new(uint32_t, t.n);
+        s->asked = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
         unpack_names(&im, &t, s);
         return s;
     }
@@ -259,8 +277,7 @@ void kallsyms_free(struct kallsyms *s)
 {
     if (!s)
         return;
-    if (s->by_name)
-        g_hash_table_destroy(s->by_name);
+    g_hash_table_destroy(s->asked);
     g_free(s->offset);
     g_free(s->name_at);
     g_free(s->text);
@@ -295,17 +312,46 @@ int kallsyms_at(const struct kallsyms *s, uint64_t off)
     return (int)low;
 }
 
-int kallsyms_named(const struct kallsyms *const_s, const char *name)
+/* The symbol whose text begins at `at', -1: none does. */
+static int text_at(const struct kallsyms *s, uint32_t at)
 {
-    struct kallsyms *s = (struct kallsyms *)(uintptr_t)const_s; /* the table by name is made when first asked for */
+    unsigned low = 0, high = s->n;
+
+    while (low < high) {
+        unsigned mid = low + (high - low) / 2;
+        if (s->name_at[mid] < at)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < s->n && s->name_at[low] == at ? (int)low : -1;
+}
+
+/* Few names are asked for, so that looking through the text beats an index of all of them by far. */
+static int search_name(const struct kallsyms *s, const char *name)
+{
+    size_t len = strlen(name) + 1;
+
+    for (const char *p = s->text + 1, *end = s->text + s->text_len;
+         p < end && (p = memmem(p, (size_t)(end - p), name, len)); p += len) {
+        int i = text_at(s, (uint32_t)(p - s->text) - 1);
+        if (i >= 0)
+            return i;
+    }
+    return -1;
+}
+
+int kallsyms_named(const struct kallsyms *s, const char *name)
+{
     gpointer value;
 
-    if (!s->by_name) {
-        s->by_name = g_hash_table_new(g_str_hash, g_str_equal);
-        for (unsigned i = s->n; i-- > 0;) /* of several the first */
-            g_hash_table_insert(s->by_name, (gpointer)(uintptr_t)kallsyms_name(s, i), GUINT_TO_POINTER(i));
+    if (!*name)
+        return -1;
+    if (!g_hash_table_lookup_extended(s->asked, name, NULL, &value)) {
+        value = GINT_TO_POINTER(search_name(s, name) + 1);
+        g_hash_table_insert(s->asked, g_strdup(name), value);
     }
-    return g_hash_table_lookup_extended(s->by_name, name, NULL, &value) ? (int)GPOINTER_TO_UINT(value) : -1;
+    return GPOINTER_TO_INT(value) - 1;
 }
 
 uint64_t kallsyms_next(const struct kallsyms *s, unsigned i, uint64_t end)

@@ -17,7 +17,8 @@ struct kallsyms {
     uint32_t *offset;  /* n of them, ascending, from the base */
     uint32_t *name_at; /* into text: the type's letter, then the name */
     char *text;
-    GHashTable *by_name; /* name (behind its letter) to index */
+    size_t text_len;
+    GHashTable *asked; /* names that were asked for (owned) to index + 1, 0: there is none */
     size_t base_at;      /* where the base stands in the image: 8 bytes, relocated by the kernel itself */
 };
 

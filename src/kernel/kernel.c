@@ -61,6 +61,12 @@ bool kernel_load_symbols(struct kernel *k, const char *path, GError **err)
     return true;
 }
 
+void kernel_set_source(struct kernel *k, GBytes *(*source)(void *opaque), void *opaque)
+{
+    k->source = source;
+    k->source_opaque = opaque;
+}
+
 const char *kernel_problem(const struct kernel *k)
 {
     return k->problem;
@@ -89,11 +95,11 @@ static bool search_image(struct kernel *k)
 }
 
 /* What the relocation of the symbols' base says: that it is `addend' as linked, where _text is the image's start. */
-static uint64_t link_base(const struct span *image, size_t base_at, uint64_t text_off)
+static uint64_t link_base(const uint8_t *image, size_t len, size_t base_at, uint64_t text_off)
 {
-    for (size_t at = 0; at + 24 <= image->len; at += 8) {
+    for (size_t at = 0; at + 24 <= len; at += 8) {
         uint64_t rela[3];
-        memcpy(rela, image->hva + at, sizeof rela);
+        memcpy(rela, image + at, sizeof rela);
         if (rela[1] == R_RELATIVE && rela[0] - rela[2] == base_at + text_off && rela[2] >> 48 == 0xffff)
             return rela[2];
     }
@@ -120,7 +126,7 @@ static bool find_symbols(struct kernel *k)
     int text = kallsyms_named(k->syms, "_text");
     k->text_off = text >= 0 ? k->syms->offset[text] : -search_first_symbol(&image, k->syms);
     memcpy(&base, image.hva + k->syms->base_at, 8);
-    if (base >> 48 != 0xffff && (base = link_base(&image, k->syms->base_at, k->text_off)))
+    if (base >> 48 != 0xffff && (base = link_base(image.hva, image.len, k->syms->base_at, k->text_off)))
         k->link_va = base + k->text_off;
     else if (base && !kernel_is_relocated(k))
         k->link_va = base + k->text_off;
@@ -160,6 +166,24 @@ static uint64_t noted_offset(struct kernel *k, bool *known)
     return at ? g_ascii_strtoull(at + strlen(key), NULL, 16) : 0;
 }
 
+/* As the image was before it moved itself. */
+static uint64_t source_link(struct kernel *k)
+{
+    GBytes *source = k->source ? k->source(k->source_opaque) : NULL;
+    uint64_t base = 0;
+    gsize size;
+
+    if (!source)
+        return 0;
+    const uint8_t *p = g_bytes_get_data(source, &size);
+    if (k->syms->base_at + 8 <= size)
+        memcpy(&base, p + k->syms->base_at, 8);
+    if (base >> 48 != 0xffff)
+        base = link_base(p, size, k->syms->base_at, k->text_off);
+    g_bytes_unref(source);
+    return base ? base + k->text_off : 0;
+}
+
 bool kernel_where(struct kernel *k, struct kernel_place *place)
 {
     bool known;
@@ -169,8 +193,7 @@ bool kernel_where(struct kernel *k, struct kernel_place *place)
     *place = (struct kernel_place){ symbols_base(k) + k->text_off, k->image_pa, k->image_size, k->link_va };
     if (!k->link_va && kernel_is_relocated(k)) {
         uint64_t offset = noted_offset(k, &known);
-        if (known)
-            place->link_va = k->link_va = place->text_va - offset;
+        place->link_va = k->link_va = known ? place->text_va - offset : source_link(k);
     }
     return true;
 }

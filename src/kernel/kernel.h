@@ -22,6 +22,8 @@ struct kernel *kernel_new(struct cluster *cluster);
 void kernel_free(struct kernel *k);
 /* The image was loaded into [pa, pa + size), as at power-on: what was known of another one is forgotten. */
 void kernel_set_image(struct kernel *k, uint64_t pa, uint64_t size);
+/* Gives the kernel as the loader had it before it ran, or NULL; asked only when nothing else tells where it was linked. */
+void kernel_set_source(struct kernel *k, GBytes *(*source)(void *opaque), void *opaque);
 /* Symbols from a vmlinux or a System.map, besides the kernel's own.  false: err says what is wrong with the file. */
 bool kernel_load_symbols(struct kernel *k, const char *path, GError **err);
 

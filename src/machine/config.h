@@ -37,6 +37,8 @@ struct config {
     bool highmem;        /* -machine highmem=: PCIe above RAM, not only below */
     bool legacy_virtio;  /* virtio-mmio.force-legacy */
     enum panic_action on_panic; /* -action panic= */
+    char *kernel_symbols; /* vmlinux or System.map, or NULL */
+    bool panic_report;
     char *gdb;           /* -gdb's argument, or NULL */
     int escape;          /* -echr: the console's escape character; 0: none */
     GPtrArray *serial;   /* char *: -serial's arguments */

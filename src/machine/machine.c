@@ -214,6 +214,13 @@ static void press_power(void *opaque)
     machine_powerdown(opaque);
 }
 
+/* The kernel as it was loaded, for what is to be known of it later. */
+static GBytes *kernel_source(void *opaque)
+{
+    const struct boot_files *f = &((struct machine *)opaque)->files;
+    return f->kernel ? boot_unpack_kernel(f->kernel_name, f->kernel, NULL) : NULL;
+}
+
 static bool build(struct machine *m, GError **err)
 {
     const struct mux_actions actions = { .quit = quit, .commit = commit, .opaque = m };
@@ -232,6 +239,9 @@ static bool build(struct machine *m, GError **err)
     if (!m->monitors)
         return false;
     m->control = monitors_control(m->monitors);
+    kernel_set_source(control_kernel(m->control), kernel_source, m);
+    if (m->config->kernel_symbols && !kernel_load_symbols(control_kernel(m->control), m->config->kernel_symbols, err))
+        return false;
     m->board.cluster->ops = &cluster_callbacks;
     m->board.cluster->ops_opaque = m;
     return true;

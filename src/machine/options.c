@@ -498,6 +498,21 @@ static enum answer opt_gdb_default(struct config *c, const char *arg, GError **e
     return opt_gdb(c, "tcp::1234", err);
 }
 
+static enum answer opt_kernel_symbols(struct config *c, const char *arg, GError **err)
+{
+    (void)err;
+    g_free(c->kernel_symbols);
+    c->kernel_symbols = g_strdup(arg);
+    return GO_ON;
+}
+
+static enum answer opt_panic_report(struct config *c, const char *arg, GError **err)
+{
+    (void)arg, (void)err;
+    c->panic_report = true;
+    return GO_ON;
+}
+
 /* --- network: the arguments are kept; net/ makes something of them --------------------------------------- */
 
 static enum answer add_net(GPtrArray *list, const char *arg, const char *const *types, const char *what, GError **err)
@@ -647,7 +662,7 @@ static struct config *config_new(void)
 
 void config_free(struct config *c)
 {
-    char *strings[] = { c->kernel, c->initrd, c->append, c->dtb, c->dumpdtb, c->name, c->gdb };
+    char *strings[] = { c->kernel, c->initrd, c->append, c->dtb, c->dumpdtb, c->name, c->gdb, c->kernel_symbols };
     GPtrArray *lists[] = { c->serial, c->monitor, c->qmp, c->chardevs, c->mons, c->drives, c->objects, c->netdevs, c->nics,
                            c->nets, c->globals, c->devices, c->fsdevs };
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
