@@ -100,8 +100,8 @@ static bool serve_stream(struct peer *p)
         at += took;
         if (!record || !nfs_server_call(server, record, len, true, &reply))
             continue;
-        nfs_stream_mark(reply.msg - NFS_REPLY_ROOM, reply.len);
-        if (!send_all(p->fd, reply.msg - NFS_REPLY_ROOM, reply.len + NFS_REPLY_ROOM))
+        nfs_stream_mark(reply.msg - 4, reply.len);
+        if (!send_all(p->fd, reply.msg - 4, reply.len + 4))
             return false;
     }
     return true;

@@ -439,6 +439,9 @@ static void test_net_transmit(void **state)
     card->ops->begin(card);
     assert_true(card->ops->transmit(card, &f));
     assert_int_equal(f.len, 42);
+    assert_int_equal(f.sum_start, 34);
+    assert_true(nic_finish_sum(&f));
+    assert_int_equal(f.sum_start, 0);
     assert_int_equal(f.data[40], 0xed);
     assert_int_equal(f.data[41], 0xcb);
     assert_false(card->ops->transmit(card, &f));

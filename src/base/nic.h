@@ -22,7 +22,18 @@ struct nic_frame {
      * Checksums are right as of the whole.
      */
     uint16_t segment;
+    /*
+     * Not 0: the transport's checksum is still to be made, of everything from here (a byte of data) on; it goes
+     * sum_offset bytes further, where the pseudo header's sum is now (VIRTIO 1.2 5.1.6.2).
+     */
+    uint16_t sum_start, sum_offset;
 };
+
+/* Sums of 16-bit words in memory order (RFC 1071): any number of adds, then the fold. */
+uint64_t nic_sum_add(uint64_t sum, const uint8_t *p, size_t len);
+uint16_t nic_sum_fold(uint64_t sum);
+/* Makes the checksum that sum_start asks for, if it does; false: it is not within the frame. */
+bool nic_finish_sum(struct nic_frame *frame);
 
 struct nic;
 struct net_port;
@@ -34,7 +45,7 @@ struct nic_ops {
      * none. */
     bool (*transmit)(struct nic *nic, struct nic_frame *frame);
     /* A frame for the guest, copied; it is lost when there is no room for it.  May change frame->data. */
-    void (*receive)(struct nic *nic, const struct nic_frame *frame);
+    void (*receive)(struct nic *nic, struct nic_frame *frame);
     /* Does the guest take frames with a `segment'? */
     bool (*takes_large)(struct nic *nic);
     /* true: there is more to do, begin again. */

@@ -23,11 +23,57 @@
 const char *const lab_virtio_modules[] = {"virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net",
                                           "virtio_console", "virtio_rng", NULL};
 
+/* virtio_mmio last: on Debian's kernel its 32 empty frames take a while, and the card is on PCI. */
+const char *const lab_nfs_modules[] = {"virtio_pci", "virtio_net", "nfsv3", "nfsv2", "virtio_blk", "virtio_console",
+                                       "virtio_rng", "virtio_mmio", NULL};
+
 static const char init_script[] = "#!/bin/sh\n"
                                   "# The kernel starts this; rdinit=/linuxrc would keep etc/inittab as it is.\n"
                                   "export PATH=/sbin:/bin:/usr/sbin:/usr/bin\n"
                                   "cp /etc/inittab.shell /etc/inittab\n"
                                   "exec /sbin/init\n";
+
+/*
+ * What the kernel's own ROOT_NFS does, with its options: nfsroot=[SERVER:]DIR[,OPTIONS], ip=dhcp or the address that
+ * the user-mode network gives its first guest.  No DHCP is needed for that one, and none is waited for.
+ */
+static const char nfs_init_script[] =
+    "#!/bin/sh\n"
+    "export PATH=/sbin:/bin:/usr/sbin:/usr/bin\n"
+    "mount -t proc proc /proc\n"
+    "mount -t sysfs sysfs /sys\n"
+    "mount -t devtmpfs devtmpfs /dev\n"
+    "fail() {\n"
+    "    echo \"armlet: $1; here is a shell in the initramfs\"\n"
+    "    exec setsid cttyhack sh\n"
+    "}\n"
+    "init=/sbin/init nfsroot= rw=ro address=\n"
+    "for word in $(cat /proc/cmdline); do\n"
+    "    case $word in\n"
+    "    init=*) init=${word#init=} ;;\n"
+    "    nfsroot=*) nfsroot=${word#nfsroot=} ;;\n"
+    "    ip=*.*) address=${word#ip=} ;;\n"
+    "    rw) rw=rw ;;\n"
+    "    esac\n"
+    "done\n"
+    "while read -r m; do insmod \"$m\"; done < /etc/modules\n"
+    "ip link set lo up\n"
+    "ip link set eth0 up || fail 'there is no network card'\n"
+    "if [ -n \"$address\" ]; then\n"
+    "    address=${address%%:*} gateway=${address%.*}.2\n"
+    "else\n"
+    "    address=10.0.2.15 gateway=10.0.2.2\n"
+    "fi\n"
+    "ip addr add $address/24 dev eth0\n"
+    "ip route add default via $gateway\n"
+    "server=$gateway path=${nfsroot%%,*} options=\n"
+    "case $path in *:*) server=${path%%:*} path=${path#*:} ;; esac\n"
+    "case $nfsroot in *,*) options=,${nfsroot#*,} ;; esac\n"
+    "mount -i -t nfs -o $rw,nolock,addr=$server,vers=3,proto=tcp$options \"$server:$path\" /mnt ||\n"
+    "    fail \"$server:$path cannot be mounted\"\n"
+    "mount -o move /dev /mnt/dev\n"
+    "umount /proc /sys\n"
+    "exec switch_root /mnt \"$init\"\n";
 
 /* cttyhack finds the console's real terminal and makes it the shell's, so that C-c and job control work. */
 static const char inittab_shell[] = "::sysinit:/etc/init.d/rcS\n"
@@ -72,7 +118,7 @@ static void add_text(struct cpio *c, const char *path, unsigned mode, const char
     cpio_add_file(c, path, mode, text, strlen(text));
 }
 
-static void add_base(struct cpio *c)
+static void add_base(struct cpio *c, bool nfs_root)
 {
     static const char *const folders[] = {"dev", "mnt", "proc", "root", "sys", "tmp", "var"};
 
@@ -81,7 +127,7 @@ static void add_base(struct cpio *c)
     /* The kernel opens the first for init's standard streams. */
     cpio_add_char_device(c, "dev/console", 0600, 5, 1);
     cpio_add_char_device(c, "dev/null", 0666, 1, 3);
-    add_text(c, "init", 0755, init_script);
+    add_text(c, "init", 0755, nfs_root ? nfs_init_script : init_script);
     add_text(c, "etc/init.d/rcS", 0755, rcs);
     add_text(c, "etc/inittab", 0644, inittab);
     add_text(c, "etc/inittab.shell", 0644, inittab_shell);
@@ -198,7 +244,7 @@ char *lab_initramfs_busybox(const struct lab_initramfs *what, GError **err)
     if (!busybox)
         return NULL;
     cpio_init(&c);
-    add_base(&c);
+    add_base(&c, what && what->nfs_root);
     if (add_busybox(&c, busybox, err) && (!what || !what->modules || add_modules(&c, what, err)) &&
         (!what || add_files(&c, what, err)))
         path = store(&c, err);

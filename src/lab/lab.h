@@ -62,10 +62,14 @@ struct lab_initramfs {
                                         ones are left out; NULL for none */
     const struct lab_file *files;    /* added last: they replace ours of the same path */
     unsigned nfiles;
+    bool nfs_root; /* /init loads the modules, sets up the network, mounts the root that root= and nfsroot= of the
+                      kernel's command line say, and goes on there: for kernels without ROOT_NFS */
 };
 
 /* The modules that drive this machine's devices, for struct lab_initramfs. */
 extern const char *const lab_virtio_modules[];
+/* Those and what nfs_root needs. */
+extern const char *const lab_nfs_modules[];
 
 /*
  * The path of an uncompressed cpio archive with busybox, its applets, and two ways to start: /init, which ends in a

@@ -54,6 +54,7 @@ struct config {
     GPtrArray *netdevs;  /* struct props, "type" implied: -netdev */
     GPtrArray *nics;     /* likewise: -nic */
     GPtrArray *nets;     /* likewise: -net */
+    GPtrArray *nfs;      /* struct props, "path" implied: -nfs */
     int64_t rtc_base;    /* seconds since 1970, or -1: the host's clock */
     bool rtc_local;      /* base=localtime */
 };

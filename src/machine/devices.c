@@ -16,6 +16,7 @@
 #include "base/report.h"
 #include "dev/pci.h"
 #include "machine/drives.h"
+#include "machine/exports.h"
 #include "machine/fsdevs.h"
 #include "machine/netdevs.h"
 #include "virtio/9p.h"
@@ -37,6 +38,7 @@ struct devices {
     struct drives *drives;
     struct netdevs *netdevs;
     struct fsdevs *fsdevs;
+    struct exports *exports;
     GArray *objects;      /* struct object */
     GPtrArray *serials;   /* struct virtio_device: where ports can go */
     GHashTable *ids;      /* of -device, not owned */
@@ -670,7 +672,7 @@ static bool add_all(struct devices *all, GError **err)
     const struct config *c = all->config;
 
     all->netdevs = netdevs_new(c, err);
-    if (!all->netdevs)
+    if (!all->netdevs || !exports_new(c, all->netdevs, &all->exports, err))
         return false;
     for (guint i = 0; i < c->objects->len; i++)
         if (!add_object(all, g_ptr_array_index(c->objects, i), err))
@@ -712,6 +714,7 @@ struct devices *devices_new(const struct config *config, struct board *board, st
 void devices_free(struct devices *all)
 {
     g_clear_pointer(&all->drives, drives_free);
+    g_clear_pointer(&all->exports, exports_free);
     g_clear_pointer(&all->netdevs, netdevs_free);
     g_clear_pointer(&all->fsdevs, fsdevs_free);
     g_array_free(all->objects, TRUE);

@@ -279,6 +279,16 @@ struct user_net *netdevs_find(struct netdevs *all, const char *id)
     return d ? d->net : NULL;
 }
 
+unsigned netdevs_count(const struct netdevs *all)
+{
+    return all->list->len;
+}
+
+struct user_net *netdevs_get(const struct netdevs *all, unsigned n)
+{
+    return ((struct netdev *)g_ptr_array_index(all->list, n))->net;
+}
+
 bool netdevs_add_filter(struct netdevs *all, struct props *p, GError **err)
 {
     static const char *const ignored[] = { "qom-type", "id", "queue", "status", "position", "insert", NULL };

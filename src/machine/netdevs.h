@@ -19,6 +19,9 @@ void netdevs_free(struct netdevs *all);
 const GPtrArray *netdevs_cards(const struct netdevs *all);
 /* For a card with netdev=id.  NULL: there is none, or it has a card already. */
 struct net_port *netdevs_take(struct netdevs *all, const char *id, GError **err);
+/* All networks, in their order. */
+unsigned netdevs_count(const struct netdevs *all);
+struct user_net *netdevs_get(const struct netdevs *all, unsigned n);
 /* id NULL: the first.  NULL: there is none. */
 struct user_net *netdevs_find(struct netdevs *all, const char *id);
 

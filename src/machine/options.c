@@ -319,6 +319,7 @@ LIST_OPTION(mon, mons, "chardev")
 LIST_OPTION(drive, drives, NULL)
 LIST_OPTION(object, objects, "qom-type")
 LIST_OPTION(fsdev, fsdevs, "fsdriver")
+LIST_OPTION(nfs, nfs, "path")
 
 #define TEXT_LIST_OPTION(name, list) \
     static enum answer opt_##name(struct config *c, const char *arg, GError **err) \
@@ -655,6 +656,7 @@ static struct config *config_new(void)
     c->netdevs = g_ptr_array_new_with_free_func(free_props);
     c->nics = g_ptr_array_new_with_free_func(free_props);
     c->nets = g_ptr_array_new_with_free_func(free_props);
+    c->nfs = g_ptr_array_new_with_free_func(free_props);
     c->globals = g_ptr_array_new_with_free_func(free_global);
     c->devices = g_ptr_array_new_with_free_func(free_device);
     return c;
@@ -664,7 +666,7 @@ void config_free(struct config *c)
 {
     char *strings[] = { c->kernel, c->initrd, c->append, c->dtb, c->dumpdtb, c->name, c->gdb, c->kernel_symbols };
     GPtrArray *lists[] = { c->serial, c->monitor, c->qmp, c->chardevs, c->mons, c->drives, c->objects, c->netdevs, c->nics,
-                           c->nets, c->globals, c->devices, c->fsdevs };
+                           c->nets, c->nfs, c->globals, c->devices, c->fsdevs };
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);
     for (unsigned i = 0; i < G_N_ELEMENTS(lists); i++)

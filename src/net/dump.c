@@ -54,7 +54,7 @@ struct net_dump *net_dump_new(struct user_net *net, const char *path, unsigned s
         return NULL;
     }
     d = g_new0(struct net_dump, 1);
-    d->tap = (struct net_tap){see_frame, see_frame, true};
+    d->tap = (struct net_tap){.from_guest = see_frame, .to_guest = see_frame, .watches = true};
     d->net = net;
     d->file = file;
     d->snaplen = snaplen;

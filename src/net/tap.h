@@ -8,6 +8,8 @@
 #ifndef ARMLET_NET_TAP_H
 #define ARMLET_NET_TAP_H
 
+#include <stdint.h>
+
 #include "base/nic.h"
 
 struct net_tap {
@@ -17,6 +19,11 @@ struct net_tap {
      */
     bool (*from_guest)(struct net_tap *tap, struct nic_frame *frame);
     bool (*to_guest)(struct net_tap *tap, struct nic_frame *frame);
+    /*
+     * Called in each burst, when the guest's frames have been seen: to send what is ready, to look at the clock.
+     * Returns when (g_get_monotonic_time(), us) to be called again at the latest; G_MAXINT64: only in bursts.
+     */
+    int64_t (*work)(struct net_tap *tap);
     bool watches; /* takes and changes nothing: sees what the other taps inject, too */
 };
 

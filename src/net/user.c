@@ -41,10 +41,10 @@ static void to_card(void *opaque, uint8_t *data, size_t len)
     n->nic->ops->receive(n->nic, &(struct nic_frame){data, len, 0});
 }
 
-static void frame_to_card(struct user_net *n, const struct nic_frame *f)
+static void frame_to_card(struct user_net *n, struct nic_frame *f)
 {
     if (f->len <= NIC_MTU + NIC_ETHERNET_HEADER)
-        to_card(n, f->data, f->len);
+        n->nic->ops->receive(n->nic, f);
     else if (f->segment && n->nic->ops->takes_large(n->nic))
         n->nic->ops->receive(n->nic, f);
     else if (f->segment ? !packet_split(f->data, f->len, to_card, n)
@@ -72,12 +72,14 @@ static ssize_t send_packet(const void *buf, size_t len, void *opaque)
     return (ssize_t)len;
 }
 
-static void inject_now(struct user_net *n, struct nic_frame *f)
+void user_net_send(struct user_net *n, struct nic_frame *f)
 {
+    if (!n->in_burst)
+        return;
     for (guint i = 0; i < n->taps->len; i++) {
         struct net_tap *tap = g_ptr_array_index(n->taps, i);
 
-        if (tap->watches && tap->to_guest)
+        if (tap->watches && tap->to_guest && nic_finish_sum(f))
             tap->to_guest(tap, f);
     }
     frame_to_card(n, f);
@@ -93,7 +95,7 @@ static bool inject_waiting(struct user_net *n)
         g_mutex_unlock(&n->inject_lock);
         if (!i)
             return false;
-        inject_now(n, &i->frame);
+        user_net_send(n, &i->frame);
         g_free(i);
     }
     return true;
@@ -119,9 +121,15 @@ void user_net_inject(struct user_net *n, const void *data, size_t len, uint16_t 
 /* --- from the guest ---------------------------------------------------------------------------------------
  */
 
-void user_net_pass(struct user_net *n, const struct nic_frame *f)
+void user_net_kick(struct user_net *n)
 {
-    slirp_input(n->slirp, f->data, (int)f->len);
+    n->port.ops->kick(&n->port);
+}
+
+void user_net_pass(struct user_net *n, struct nic_frame *f)
+{
+    if (nic_finish_sum(f))
+        slirp_input(n->slirp, f->data, (int)f->len);
 }
 
 bool user_net_takes_large(struct user_net *n)
@@ -134,6 +142,8 @@ static void from_guest(struct user_net *n, struct nic_frame *f)
     for (guint i = 0; i < n->taps->len; i++) {
         struct net_tap *tap = g_ptr_array_index(n->taps, i);
 
+        if (tap->watches && !nic_finish_sum(f))
+            return;
         if (tap->from_guest && tap->from_guest(tap, f))
             return;
     }
@@ -287,6 +297,7 @@ static gboolean source_prepare(GSource *source, gint *timeout)
     slirp_pollfds_fill(n->slirp, &wait, add_poll, n);
     drop_unused_slots(n);
     n->deadline = wait == UINT32_MAX ? G_MAXINT64 : now + (int64_t)wait * 1000;
+    n->deadline = MIN(n->deadline, n->tap_deadline);
     for (guint i = 0; i < n->timers->len; i++) {
         const struct timer *t = g_ptr_array_index(n->timers, i);
 
@@ -308,6 +319,17 @@ static gboolean source_check(GSource *source)
     return g_get_monotonic_time() >= n->deadline;
 }
 
+static void run_taps(struct user_net *n)
+{
+    n->tap_deadline = G_MAXINT64;
+    for (guint i = 0; i < n->taps->len; i++) {
+        struct net_tap *tap = g_ptr_array_index(n->taps, i);
+
+        if (tap->work)
+            n->tap_deadline = MIN(n->tap_deadline, tap->work(tap));
+    }
+}
+
 static bool burst(struct user_net *n)
 {
     const struct nic_ops *ops = n->nic->ops;
@@ -318,6 +340,7 @@ static bool burst(struct user_net *n)
     n->in_burst = true;
     while (ops->transmit(n->nic, &f))
         from_guest(n, &f);
+    run_taps(n);
     slirp_pollfds_poll(n->slirp, 0, revents, n);
     run_timers(n);
     more = inject_waiting(n);
@@ -446,6 +469,7 @@ struct user_net *user_net_start(const SlirpConfig *config)
 
     n->port.ops = &port_ops;
     n->host = config->vhost;
+    n->tap_deadline = G_MAXINT64;
     n->context = g_main_context_new();
     n->slots = g_array_new(FALSE, FALSE, sizeof(struct poll_slot));
     n->timers = g_ptr_array_new();

@@ -64,7 +64,12 @@ struct in_addr user_net_host(const struct user_net *net);
  */
 void user_net_inject(struct user_net *net, const void *data, size_t len, uint16_t segment);
 /* A frame to libslirp as if from the guest; by taps only. */
-void user_net_pass(struct user_net *net, const struct nic_frame *frame);
+void user_net_pass(struct user_net *net, struct nic_frame *frame);
+/* A frame to the guest at once, and not copied by the network; of the taps only those see it that watch.  By
+ * taps only. */
+void user_net_send(struct user_net *net, struct nic_frame *frame);
+/* Asks for a burst soon, and so for each tap's work().  Any thread. */
+void user_net_kick(struct user_net *net);
 /* By taps only. */
 bool user_net_takes_large(struct user_net *net);
 

@@ -36,6 +36,7 @@ struct user_net {
     unsigned slots_used;
     GPtrArray *timers, *taps;
     int64_t deadline; /* when libslirp wants to be called; G_MAXINT64: never */
+    int64_t tap_deadline; /* when a tap wants to be called */
     struct in_addr host;
     GMutex inject_lock; /* `injected'; inside lock */
     GQueue injected;    /* struct injected */

@@ -189,6 +189,10 @@ int index_find(struct tree *tree, const struct node_key *key, int64_t seen, stru
         return -ESTALE;
     if (tree->index && !listed && seen < 0 && age < MAX(WALK_AGAIN_MS, tree->index_cost * WALK_RATIO))
         return -ESTALE;
+    if (!tree->patient) {
+        tree->waits = true;
+        return -EAGAIN;
+    }
     build(tree);
     return search(tree, key, node);
 }

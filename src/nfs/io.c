@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define COOKIES_MAX (1u << 22)
@@ -37,6 +38,28 @@ static int check_io(struct node *node, const struct cred *cred, unsigned want, s
     return may_io(attr, cred, want) ? 0 : -EACCES;
 }
 
+/* Nothing has been done yet: has this call to be left to somebody who can wait? */
+static bool must_wait(struct node *node)
+{
+    if (!node->tree->patient)
+        node->tree->waits = true;
+    return node->tree->waits;
+}
+
+static ssize_t read_some(struct tree *tree, int fd, void *buf, size_t len, uint64_t offset)
+{
+    struct iovec v = {buf, len};
+    ssize_t n;
+
+    if (tree->patient || tree->no_nowait)
+        return pread(fd, buf, len, (off_t)offset);
+    n = preadv2(fd, &v, 1, (off_t)offset, RWF_NOWAIT);
+    if (n >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL))
+        return n;
+    tree->no_nowait = true;
+    return pread(fd, buf, len, (off_t)offset);
+}
+
 ssize_t tree_read(struct node *node, const struct cred *cred, void *buf, size_t len, uint64_t offset,
                   bool *eof)
 {
@@ -53,10 +76,12 @@ ssize_t tree_read(struct node *node, const struct cred *cred, void *buf, size_t 
     if (fd < 0)
         return fd;
     while (done < len) {
-        ssize_t n = pread(fd, (char *)buf + done, len - done, (off_t)(offset + done));
+        ssize_t n = read_some(node->tree, fd, (char *)buf + done, len - done, offset + done);
 
         if (n < 0 && errno == EINTR)
             continue;
+        if (n < 0 && errno == EAGAIN)
+            must_wait(node);
         if (n < 0)
             return -errno;
         if (n == 0)
@@ -87,6 +112,8 @@ ssize_t tree_write(struct node *node, const struct cred *cred, const void *buf, 
     int err = check_io(node, cred, MAY_WRITE, &attr), fd;
     size_t done = 0;
 
+    if (!err && stable && len && must_wait(node))
+        err = -EAGAIN;
     if (!err)
         err = node->tree->readonly ? -EROFS : drop_setid(node, cred, &attr);
     if (err)
@@ -121,6 +148,8 @@ int tree_commit(struct node *node)
         return err;
     if (!S_ISREG(attr.mode))
         return S_ISDIR(attr.mode) ? -EISDIR : -EINVAL;
+    if (must_wait(node))
+        return -EAGAIN;
     fd = node_file(node, false);
     if (fd < 0)
         return fd;

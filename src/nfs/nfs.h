@@ -40,9 +40,11 @@ struct nfs_ports {
 /* No message that the server takes or makes is longer: 1 MiB of data and what goes around it. */
 #define NFS_MESSAGE_MAX ((1u << 20) + 4096)
 
-/* An answer: `len' bytes at `msg'.  The NFS_REPLY_ROOM bytes before msg are the caller's, for a record mark.
+/*
+ * An answer: `len' bytes at `msg'.  The NFS_REPLY_ROOM bytes before msg are the caller's, for a record mark and
+ * the headers of packets.
  */
-#define NFS_REPLY_ROOM 4
+#define NFS_REPLY_ROOM 128
 struct nfs_reply {
     uint8_t *msg;
     size_t len;
@@ -71,6 +73,14 @@ void nfs_server_set_ports(struct nfs_server *server, const struct nfs_ports *por
  */
 bool nfs_server_call(struct nfs_server *server, const void *rpc, size_t len, bool tcp,
                      struct nfs_reply *reply);
+
+/*
+ * The same, but a call that has to wait for the host's disk (COMMIT, a stable WRITE, a READ of what is not in the
+ * page cache) is not made: NFS_WAITS.  Give it to nfs_server_call() where waiting hurts nobody.
+ */
+enum nfs_outcome { NFS_SILENT, NFS_ANSWERED, NFS_WAITS };
+enum nfs_outcome nfs_server_try(struct nfs_server *server, const void *rpc, size_t len, bool tcp,
+                                struct nfs_reply *reply);
 
 /* Optional, about once a second: closes files that nobody used for a while, so that the host can run or
  * unmount them. */

@@ -162,14 +162,34 @@ void nfs_server_set_ports(struct nfs_server *server, const struct nfs_ports *por
     server->ports = *ports;
 }
 
-bool nfs_server_call(struct nfs_server *server, const void *rpc, size_t len, bool tcp,
-                     struct nfs_reply *reply)
+static bool answer(struct nfs_server *server, const void *rpc, size_t len, bool tcp, struct nfs_reply *reply,
+                   bool patient)
 {
-    for (size_t i = 0; i < server->n_trees; i++)
+    for (size_t i = 0; i < server->n_trees; i++) {
         tree_begin(server->trees[i]);
+        server->trees[i]->patient = patient;
+        server->trees[i]->waits = false;
+    }
     reply->msg = reply->base + NFS_REPLY_ROOM;
     reply->len = len > NFS_MESSAGE_MAX ? 0 : rpc_answer(server, rpc, len, tcp, reply->msg);
     return reply->len > 0;
+}
+
+bool nfs_server_call(struct nfs_server *server, const void *rpc, size_t len, bool tcp,
+                     struct nfs_reply *reply)
+{
+    return answer(server, rpc, len, tcp, reply, true);
+}
+
+enum nfs_outcome nfs_server_try(struct nfs_server *server, const void *rpc, size_t len, bool tcp,
+                                struct nfs_reply *reply)
+{
+    bool answered = answer(server, rpc, len, tcp, reply, false);
+
+    for (size_t i = 0; i < server->n_trees; i++)
+        if (server->trees[i]->waits)
+            return NFS_WAITS;
+    return answered ? NFS_ANSWERED : NFS_SILENT;
 }
 
 void nfs_server_tick(struct nfs_server *server)

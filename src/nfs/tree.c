@@ -765,6 +765,7 @@ struct tree *tree_new(const char *path, const char *mount, bool readonly, bool r
     tree->path = g_strdup(path);
     tree->mount = mount ? g_strdup(mount) : g_canonicalize_filename(path, NULL);
     tree->readonly = readonly;
+    tree->patient = true;
     tree->real = real;
     tree->max_fds = fd_limit();
     tree->max_nodes = 1u << 20;

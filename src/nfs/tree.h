@@ -96,6 +96,9 @@ struct tree {
     char *mount;
     char *path;
     bool readonly, real, xattr;
+    bool patient; /* this call may wait for the disk; if not, it sets `waits' and does nothing (-EAGAIN) */
+    bool waits;
+    bool no_nowait; /* the host's file system cannot say whether a read would wait */
     uint32_t id; /* in handles */
     uid_t uid;
     gid_t gid;

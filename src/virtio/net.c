@@ -100,53 +100,6 @@ static struct virtio_net *from_nic(struct nic *nic)
     return CONTAINER_OF(nic, struct virtio_net, nic);
 }
 
-/* --- checksums (RFC 1071) ------------------------------------------------------------------------------- */
-
-static uint64_t sum_add(uint64_t sum, const uint8_t *p, size_t len)
-{
-    for (; len >= 8; p += 8, len -= 8) {
-        uint32_t w[2];
-
-        memcpy(w, p, 8);
-        sum += (uint64_t)w[0] + w[1];
-    }
-    for (; len >= 2; p += 2, len -= 2) {
-        uint16_t w;
-
-        memcpy(&w, p, 2);
-        sum += w;
-    }
-    if (len) {
-        uint16_t w = 0;
-
-        memcpy(&w, p, 1);
-        sum += w;
-    }
-    return sum;
-}
-
-/* In memory order, as the sum of memory-order words is. */
-static uint16_t sum_fold(uint64_t sum)
-{
-    while (sum >> 16)
-        sum = (sum & 0xffff) + (sum >> 16);
-    return (uint16_t)sum;
-}
-
-/* 5.1.6.2: the driver left the pseudo header's sum in the field. */
-static bool complete_checksum(uint8_t *frame, size_t len, unsigned start, unsigned offset)
-{
-    uint16_t sum;
-
-    if (start >= len || offset + 2 > len - start)
-        return false;
-    sum = (uint16_t)~sum_fold(sum_add(0, frame + start, len - start));
-    if (!sum)
-        sum = 0xffff; /* for UDP 0 would mean "none"; for TCP the two are one */
-    memcpy(frame + start + offset, &sum, 2);
-    return true;
-}
-
 /* --- the guest's frames --------------------------------------------------------------------------------- */
 
 static bool valid_gso(const struct header *h, size_t len)
@@ -157,6 +110,18 @@ static bool valid_gso(const struct header *h, size_t len)
         return len <= NIC_MAX_FRAME;
     return (type == GSO_TCPV4 || type == GSO_TCPV6) && GUINT16_FROM_LE(h->gso_size) &&
            (h->flags & HDR_NEEDS_CSUM);
+}
+
+/* 5.1.6.2: the driver may leave the checksum to us, and we to whoever looks at it. */
+static bool take_sum(const struct header *h, struct nic_frame *f)
+{
+    unsigned start = GUINT16_FROM_LE(h->csum_start), offset = GUINT16_FROM_LE(h->csum_offset);
+
+    if (!(h->flags & HDR_NEEDS_CSUM))
+        return true;
+    f->sum_start = (uint16_t)start;
+    f->sum_offset = (uint16_t)offset;
+    return start && start < f->len && offset + 2 <= f->len - start;
 }
 
 static bool net_transmit(struct nic *nic, struct nic_frame *frame)
@@ -173,14 +138,10 @@ static bool net_transmit(struct nic *nic, struct nic_frame *frame)
             e->out_len - n->header_size < NIC_ETHERNET_HEADER)
             continue;
         len = iov_read(virtq_out(e), e->out_num, n->header_size, n->frame, e->out_len - n->header_size);
-        if (!valid_gso(&h, len) ||
-            ((h.flags & HDR_NEEDS_CSUM) && !complete_checksum(n->frame, len, GUINT16_FROM_LE(h.csum_start),
-                                                              GUINT16_FROM_LE(h.csum_offset)))) {
-            trace(GUEST_ERRORS, "%s: bad offload header", n->vdev.cls->name);
-            continue;
-        }
         *frame = (struct nic_frame){n->frame, len, h.gso_type ? GUINT16_FROM_LE(h.gso_size) : 0};
-        return true;
+        if (valid_gso(&h, len) && take_sum(&h, frame))
+            return true;
+        trace(GUEST_ERRORS, "%s: bad offload header", n->vdev.cls->name);
     }
     return false;
 }
@@ -229,7 +190,7 @@ static void make_large(struct header *h, const struct nic_frame *f)
     uint16_t tail[2] = {GUINT16_TO_BE((uint16_t)tcp_len), GUINT16_TO_BE(6)}, sum;
 
     tcp = ip + ip_len;
-    sum = sum_fold(sum_add(sum_add(0, (uint8_t *)tail, 4), ip + (v6 ? 8 : 12), v6 ? 32 : 8));
+    sum = nic_sum_fold(nic_sum_add(nic_sum_add(0, (uint8_t *)tail, 4), ip + (v6 ? 8 : 12), v6 ? 32 : 8));
     memcpy(tcp + 16, &sum, 2);
     h->flags = HDR_NEEDS_CSUM;
     h->gso_type = v6 ? GSO_TCPV6 : GSO_TCPV4;
@@ -237,6 +198,13 @@ static void make_large(struct header *h, const struct nic_frame *f)
     h->csum_start = GUINT16_TO_LE((uint16_t)(NIC_ETHERNET_HEADER + ip_len));
     h->csum_offset = GUINT16_TO_LE(16);
     h->hdr_len = GUINT16_TO_LE((uint16_t)(NIC_ETHERNET_HEADER + ip_len + (tcp[12] >> 4) * 4u));
+}
+
+static void leave_sum(struct header *h, const struct nic_frame *f)
+{
+    h->flags = f->sum_start ? HDR_NEEDS_CSUM : HDR_DATA_VALID;
+    h->csum_start = GUINT16_TO_LE(f->sum_start);
+    h->csum_offset = GUINT16_TO_LE(f->sum_offset);
 }
 
 static void finish_rx(struct virtio_net *n, size_t written)
@@ -262,7 +230,7 @@ static void fill_buffers(struct virtio_net *n, const struct header *h, const str
 }
 
 /* false: there is no room now. */
-static bool deliver(struct virtio_net *n, const struct nic_frame *f)
+static bool deliver(struct virtio_net *n, struct nic_frame *f)
 {
     unsigned count = buffers_for(n, n->header_size + f->len);
     struct header h = {0};
@@ -272,7 +240,9 @@ static bool deliver(struct virtio_net *n, const struct nic_frame *f)
     if (f->segment && n->large && has_headers(f))
         make_large(&h, f);
     else if (n->checksums)
-        h.flags = HDR_DATA_VALID;
+        leave_sum(&h, f);
+    else if (!nic_finish_sum(f))
+        return true;
     h.num_buffers = GUINT16_TO_LE((uint16_t)count);
     fill_buffers(n, &h, f, count);
     return true;
@@ -292,7 +262,8 @@ static void put_aside(struct virtio_net *n, const struct nic_frame *f)
         return;
     w = g_malloc(sizeof(*w) + f->len);
     memcpy(w->data, f->data, f->len);
-    w->frame = (struct nic_frame){w->data, f->len, f->segment};
+    w->frame = *f;
+    w->frame.data = w->data;
     n->backlog_bytes += f->len;
     g_queue_push_tail(&n->backlog, w);
 }
@@ -313,7 +284,7 @@ static void deliver_backlog(struct virtio_net *n)
         drop_first_waiting(n);
 }
 
-static void net_receive(struct nic *nic, const struct nic_frame *frame)
+static void net_receive(struct nic *nic, struct nic_frame *frame)
 {
     struct virtio_net *n = from_nic(nic);
 
