@@ -7,15 +7,19 @@
 #include <string.h>
 
 #include "base/report.h"
+#include "lab/kbuild.h"
 #include "lab/lab.h"
 #include "main/commands.h"
 
 static const char usage[] =
     "usage: armlet kernel list\n"
     "       armlet kernel get [SERIES] [--refresh]\n"
+    "       armlet kernel build [FRAGMENT]\n"
     "\n"
     "list shows Debian's arm64 kernels in the cache (~/.cache/armlet); get fetches the newest of a series (6.1 when\n"
-    "none is given) unless it is there, with --refresh after asking Debian's mirror for a newer one.\n";
+    "none is given) unless it is there, with --refresh after asking Debian's mirror for a newer one.\n"
+    "build makes a small kernel from Debian's linux-source-6.1 (with this machine's devices and its root over NFS, or\n"
+    "allnoconfig with the options of the file FRAGMENT), unless it is in the cache, and prints where it is.\n";
 
 static int list(void)
 {
@@ -60,16 +64,34 @@ static int get(char **argv)
     return EXIT_SUCCESS;
 }
 
+static int build(int argc, char **argv)
+{
+    g_autofree char *fragment = NULL, *image = NULL;
+    GError *err = NULL;
+
+    if (argc > 1)
+        die("kernel build: one fragment, not '%s' and '%s'", argv[0], argv[1]);
+    if (argc && !g_file_get_contents(argv[0], &fragment, NULL, &err))
+        die("%s", err->message);
+    image = lab_kernel_build(fragment, &err);
+    if (!image)
+        die("%s", err->message);
+    printf("%s\n", image);
+    return EXIT_SUCCESS;
+}
+
 static int kernel(int argc, char **argv)
 {
     if (argc == 1 && !strcmp(argv[0], "list"))
         return list();
     if (argc && !strcmp(argv[0], "get"))
         return get(argv + 1);
+    if (argc && !strcmp(argv[0], "build"))
+        return build(argc - 1, argv + 1);
     if (argc)
-        die("kernel: give list or get, not '%s' (armlet kernel --help)", argv[0]);
-    die("kernel: give list or get (armlet kernel --help)");
+        die("kernel: give list, get or build, not '%s' (armlet kernel --help)", argv[0]);
+    die("kernel: give list, get or build (armlet kernel --help)");
 }
 
 const struct command command_kernel = {
-    "kernel", "list or fetch Debian's arm64 kernels", usage, kernel };
+    "kernel", "list, fetch or build arm64 kernels", usage, kernel };

@@ -1,0 +1,353 @@
+/*
+ * Kernels built from source: see kbuild.h.
+ *
+ * The source is unpacked once per version of Debian's package, the build is out of tree and thrown away but for its
+ * results.  What decides about a result is hashed into its name: the fragment, the source's version, the compiler's.
+ * Builds of different kernels go on at the same time; the same one is built once.
+ *
+ * Threading: the caller's; processes by a lock for each result, and by the cache's for the source.
+ */
+#include "lab/kbuild.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <glib/gstdio.h>
+
+#include "base/report.h"
+#include "lab/apt.h"
+#include "lab/cache.h"
+#include "lab/lab.h"
+#include "lab/progress.h"
+
+#define SOURCE   "linux-source-6.1"
+#define COMPILER "aarch64-linux-gnu-gcc"
+#define SOURCE_BYTES (UINT64_C(1700) << 20)
+#define BUILD_BYTES  (UINT64_C(400) << 20)
+
+const char lab_article_config[] =
+    "CONFIG_LOCALVERSION=\"-armlet\"\n"
+    "CONFIG_CROSS_MEMORY_ATTACH=y\n"
+    "CONFIG_SYSVIPC=y\n"
+    "CONFIG_POSIX_MQUEUE=y\n"
+    "CONFIG_NO_HZ_IDLE=y\n"
+    "CONFIG_HIGH_RES_TIMERS=y\n"
+    "CONFIG_HZ_100=y\n"
+    "CONFIG_NR_CPUS=8\n"
+    "CONFIG_PREEMPT_VOLUNTARY=y\n"
+    "CONFIG_IKCONFIG=y\n"
+    "CONFIG_IKCONFIG_PROC=y\n"
+    "CONFIG_CGROUPS=y\n"
+    "CONFIG_NAMESPACES=y\n"
+    "CONFIG_BLK_DEV_INITRD=y\n"
+    "CONFIG_RD_GZIP=y\n"
+    "CONFIG_KALLSYMS=y\n"
+    "CONFIG_PERF_EVENTS=y\n"
+    "CONFIG_HW_PERF_EVENTS=y\n"
+    "CONFIG_ARM_PMU=y\n"
+    "CONFIG_ARM64_4K_PAGES=y\n"
+    "CONFIG_ARM64_VA_BITS_48=y\n"
+    "CONFIG_ARM64_PAN=y\n"
+    "CONFIG_ARM64_USE_LSE_ATOMICS=y\n"
+    "CONFIG_MODULES=y\n"
+    "CONFIG_MODULE_UNLOAD=y\n"
+    "CONFIG_BLOCK=y\n"
+    "CONFIG_BINFMT_ELF=y\n"
+    "CONFIG_BINFMT_SCRIPT=y\n"
+    "CONFIG_COREDUMP=y\n"
+    "CONFIG_NET=y\n"
+    "CONFIG_PACKET=y\n"
+    "CONFIG_UNIX=y\n"
+    "CONFIG_INET=y\n"
+    "CONFIG_IP_MULTICAST=y\n"
+    "CONFIG_IP_PNP=y\n"
+    "CONFIG_IP_PNP_DHCP=y\n"
+    "CONFIG_NET_9P=y\n"
+    "CONFIG_NET_9P_VIRTIO=y\n"
+    "CONFIG_PCI=y\n"
+    "CONFIG_PCI_MSI=y\n"
+    "CONFIG_PCI_HOST_GENERIC=y\n"
+    "CONFIG_DEVTMPFS=y\n"
+    "CONFIG_DEVTMPFS_MOUNT=y\n"
+    "CONFIG_FW_CFG_SYSFS=y\n"
+    "CONFIG_BLK_DEV=y\n"
+    "CONFIG_VIRTIO_BLK=y\n"
+    "CONFIG_NETDEVICES=y\n"
+    "CONFIG_NET_CORE=y\n"
+    "CONFIG_VIRTIO_NET=y\n"
+    "CONFIG_INPUT=y\n"
+    "CONFIG_INPUT_EVDEV=y\n"
+    "CONFIG_INPUT_KEYBOARD=y\n"
+    "CONFIG_KEYBOARD_GPIO=y\n"
+    "CONFIG_TTY=y\n"
+    "CONFIG_UNIX98_PTYS=y\n"
+    "CONFIG_SERIAL_AMBA_PL011=y\n"
+    "CONFIG_SERIAL_AMBA_PL011_CONSOLE=y\n"
+    "CONFIG_VIRTIO_CONSOLE=y\n"
+    "CONFIG_HW_RANDOM=y\n"
+    "CONFIG_HW_RANDOM_VIRTIO=y\n"
+    "CONFIG_GPIOLIB=y\n"
+    "CONFIG_GPIO_PL061=y\n"
+    "CONFIG_RTC_CLASS=y\n"
+    "CONFIG_RTC_DRV_PL031=y\n"
+    "CONFIG_VIRTIO_MENU=y\n"
+    "CONFIG_VIRTIO_PCI=y\n"
+    "CONFIG_VIRTIO_PCI_LEGACY=y\n"
+    "CONFIG_VIRTIO_BALLOON=y\n"
+    "CONFIG_VIRTIO_MMIO=y\n"
+    "CONFIG_FILE_LOCKING=y\n"
+    "CONFIG_INOTIFY_USER=y\n"
+    "CONFIG_FHANDLE=y\n"
+    "CONFIG_AUTOFS_FS=y\n"
+    "CONFIG_PROC_FS=y\n"
+    "CONFIG_PROC_SYSCTL=y\n"
+    "CONFIG_SYSFS=y\n"
+    "CONFIG_TMPFS=y\n"
+    "CONFIG_TMPFS_POSIX_ACL=y\n"
+    "CONFIG_TMPFS_XATTR=y\n"
+    "CONFIG_NETWORK_FILESYSTEMS=y\n"
+    "CONFIG_NFS_FS=y\n"
+    "CONFIG_NFS_V2=y\n"
+    "CONFIG_NFS_V3=y\n"
+    "CONFIG_ROOT_NFS=y\n"
+    "CONFIG_9P_FS=y\n"
+    "CONFIG_MAGIC_SYSRQ=y\n"
+    "CONFIG_SECCOMP=y\n"
+    "CONFIG_PRINTK=y\n"
+    "CONFIG_PRINTK_TIME=y\n"
+    "CONFIG_MULTIUSER=y\n"
+    ;
+
+/* --- tools ------------------------------------------------------------------------------------------------ */
+
+static bool check_tools(GError **err)
+{
+    static const struct { const char *program, *package; } tools[] = {
+        {COMPILER, "gcc-aarch64-linux-gnu"}, {"gcc", "gcc"}, {"make", "make"}, {"flex", "flex"}, {"bison", "bison"},
+        {"bc", "bc"}, {"xz", "xz-utils"}, {"tar", "tar"}, {"bash", "bash"}};
+    GString *missing = g_string_new(NULL);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(tools); i++) {
+        g_autofree char *path = g_find_program_in_path(tools[i].program);
+
+        if (!path)
+            g_string_append_printf(missing, " %s", tools[i].package);
+    }
+    bool ok = !missing->len;
+    if (!ok)
+        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "building a kernel needs: apt-get install%s", missing->str);
+    g_string_free(missing, TRUE);
+    return ok;
+}
+
+/* What it says of itself; to be freed. */
+static char *compiler_version(GError **err)
+{
+    const char *const argv[] = {COMPILER, "--version", NULL};
+    GByteArray *text = g_byte_array_new();
+    bool ok = cache_run(&(struct cache_run){.argv = argv, .output = text}, err);
+
+    g_byte_array_append(text, (const guint8 *)"", 1);
+    char *all = (char *)g_byte_array_free(text, FALSE);
+    if (!ok)
+        g_clear_pointer(&all, g_free);
+    return all;
+}
+
+/* --- the source ------------------------------------------------------------------------------------------- */
+
+/* The newest unpacked version, as a path; NULL: none. */
+static char *find_source(void)
+{
+    g_autofree char *top = cache_path("source", NULL);
+    char *best = NULL;
+    GDir *dir = g_dir_open(top, 0, NULL);
+    const char *name;
+
+    while (dir && (name = g_dir_read_name(dir)))
+        if (g_str_has_prefix(name, SOURCE "_") && (!best || strverscmp(name, best) > 0)) {
+            g_free(best);
+            best = g_strdup(name);
+        }
+    if (dir)
+        g_dir_close(dir);
+    char *path = best ? g_build_filename(top, best, NULL) : NULL;
+    g_free(best);
+    return path;
+}
+
+static bool unpack_source(const char *folder, GError **err)
+{
+    /* The package's usr makes room for the source's own. */
+    g_autofree char *usr = g_build_filename(folder, "usr", NULL), *package = g_build_filename(folder, ".deb", NULL);
+    g_autofree char *archive = g_build_filename(package, "src", SOURCE ".tar.xz", NULL);
+    const char *const argv[] = {"tar", "-C", folder, "--strip-components=1", "-xf", archive, NULL};
+    struct progress progress;
+
+    progress_begin(&progress, "unpacking the kernel's source");
+    bool ok = !g_rename(usr, package) && cache_run(&(struct cache_run){.argv = argv}, err);
+    progress_end(&progress, ok);
+    if (!ok && err && !*err)
+        g_set_error(err, LAB_ERROR, LAB_ERROR_IO, "cannot rename %s: %s", usr, g_strerror(errno));
+    cache_remove(package);
+    return ok;
+}
+
+/* With the cache's lock. */
+static char *fetch_source(GError **err)
+{
+    struct apt_package package;
+    char *folder;
+
+    if (!apt_prepare(false, err) || !apt_find(SOURCE, "", &package, err))
+        return NULL;
+    g_autofree char *name = g_strdup_printf("%s_%s", package.name, package.version);
+    g_autofree char *path = cache_path("source", name, NULL);
+    folder = cache_new_folder(err);
+    bool ok = folder && cache_check_space(SOURCE_BYTES, err) && apt_unpack(&package, folder, err) &&
+              unpack_source(folder, err) && cache_publish(folder, path, err);
+    if (folder && !ok)
+        cache_remove(folder);
+    g_free(folder);
+    apt_package_clear(&package);
+    return ok ? g_steal_pointer(&path) : NULL;
+}
+
+static char *get_source(GError **err)
+{
+    char *path = find_source();
+    int lock;
+
+    if (path)
+        return path;
+    lock = cache_lock(err);
+    if (lock < 0)
+        return NULL;
+    path = find_source();
+    if (!path)
+        path = fetch_source(err);
+    cache_unlock(lock);
+    return path;
+}
+
+/* --- the build -------------------------------------------------------------------------------------------- */
+
+/* Runs make on the source into `out', with `words' behind; `expect': lines of progress, 0 for none. */
+static bool run_make(const char *source, const char *out, const char *words, unsigned expect, GError **err)
+{
+    g_autofree char *s = g_shell_quote(source), *o = g_shell_quote(out);
+    /*
+     * No date and no host: the same input is the same kernel.  awk counts, and descriptor 3 is read by cache_run();
+     * of make's complaints the first is the one that says something.
+     */
+    g_autofree char *script = g_strdup_printf(
+        "set -o pipefail; make -C %s O=%s -j%u ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- "
+        "KBUILD_BUILD_TIMESTAMP='Thu Jan 1 00:00:00 UTC 1970' KBUILD_BUILD_USER=armlet KBUILD_BUILD_HOST=armlet %s 2>%s.errors | "
+        "awk '/^  (CC|AS|AR|LD|HOSTCC) /{p=++n*100/%u; printf \"dlstatus:1:%%.1f:\\n\", p>99?99:p > \"/dev/fd/3\"; "
+        "fflush(\"/dev/fd/3\")}' || { grep -m 1 -E \"error|can't|No rule|Error\" %s.errors >&2; exit 1; }",
+        s, o, g_get_num_processors(), words, o, MAX(expect, 1), o);
+    const char *const argv[] = {"bash", "-c", script, NULL};
+    struct progress progress;
+    struct cache_run run = {.argv = argv, .opaque = &progress};
+
+    if (expect) {
+        progress_begin(&progress, "building the kernel");
+        run.percent = (void (*)(void *, double))progress_percent;
+    }
+    bool ok = cache_run(&run, err);
+    if (expect)
+        progress_end(&progress, ok);
+    return ok;
+}
+
+/* Is every option of the fragment as it was asked for?  Kconfig drops silently what lacks a dependency. */
+static bool check_config(const char *fragment, const char *out, GError **err)
+{
+    g_autofree char *path = g_build_filename(out, ".config", NULL), *text = NULL;
+    g_auto(GStrv) wanted = g_strsplit(fragment, "\n", -1);
+
+    if (!g_file_get_contents(path, &text, NULL, err))
+        return false;
+    for (char **w = wanted; *w; w++) {
+        g_autofree char *line = g_strdup_printf("\n%s\n", g_strstrip(*w));
+
+        if (!g_str_has_prefix(*w, "CONFIG_") || g_str_has_suffix(*w, "=n") || strstr(text, line))
+            continue;
+        g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED,
+                    "the kernel does not take %s: it depends on something that is off, or there is no such option", *w);
+        return false;
+    }
+    return true;
+}
+
+static bool keep(const char *out, const char *from, const char *folder, const char *to, GError **err)
+{
+    g_autofree char *a = g_build_filename(out, from, NULL), *b = g_build_filename(folder, to, NULL);
+
+    if (!g_rename(a, b))
+        return true;
+    g_set_error(err, LAB_ERROR, LAB_ERROR_IO, "cannot keep %s: %s", b, g_strerror(errno));
+    return false;
+}
+
+static bool build(const char *source, const char *fragment, const char *folder, GError **err)
+{
+    g_autofree char *work = g_strconcat(folder, ".work", NULL);
+    g_autofree char *out = g_build_filename(work, "out", NULL), *file = g_build_filename(work, "fragment", NULL);
+    g_autofree char *kept = g_build_filename(work, "kept", NULL), *quoted = g_shell_quote(file);
+    g_autofree char *config = g_strdup_printf("-s KCONFIG_ALLCONFIG=%s allnoconfig", quoted);
+
+    cache_remove(work);
+    bool ok = cache_make_folder(out, err) && cache_make_folder(kept, err) && cache_check_space(BUILD_BYTES, err) &&
+              cache_write_file(file, fragment, strlen(fragment), err) && run_make(source, out, config, 0, err) &&
+              check_config(fragment, out, err) && run_make(source, out, "Image", 1400, err) &&
+              keep(out, "arch/arm64/boot/Image", kept, "Image", err) && keep(out, ".config", kept, "config", err) &&
+              keep(out, "System.map", kept, "System.map", err) && keep(out, "vmlinux", kept, "vmlinux", err) &&
+              cache_publish(kept, folder, err);
+    cache_remove(work);
+    return ok;
+}
+
+static int lock_result(const char *folder, GError **err)
+{
+    g_autofree char *path = g_strconcat(folder, ".lock", NULL), *top = g_path_get_dirname(folder);
+    int fd;
+
+    if (!cache_make_folder(top, err))
+        return -1;
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0) {
+        g_set_error(err, LAB_ERROR, LAB_ERROR_IO, "cannot open %s: %s", path, g_strerror(errno));
+    } else if (flock(fd, LOCK_EX | LOCK_NB)) {
+        warn("waiting for another armlet that builds this kernel");
+        while (flock(fd, LOCK_EX) && errno == EINTR)
+            ;
+    }
+    return fd;
+}
+
+char *lab_kernel_build(const char *fragment, GError **err)
+{
+    g_autofree char *source = NULL, *compiler = NULL;
+
+    if (!fragment)
+        fragment = lab_article_config;
+    if (!check_tools(err) || !(compiler = compiler_version(err)) || !(source = get_source(err)))
+        return NULL;
+    g_autofree char *version = g_path_get_basename(source);
+    g_autofree char *all = g_strjoin("\n", fragment, version, compiler, NULL);
+    g_autofree char *hash = g_compute_checksum_for_string(G_CHECKSUM_SHA256, all, -1);
+    g_autofree char *name = g_strndup(hash, 16), *folder = cache_path("built", name, NULL);
+    char *image = g_build_filename(folder, "Image", NULL);
+    if (!g_access(image, R_OK))
+        return image;
+    int lock = lock_result(folder, err);
+    if (lock < 0 || (g_access(image, R_OK) && !build(source, fragment, folder, err)))
+        g_clear_pointer(&image, g_free);
+    if (lock >= 0)
+        close(lock);
+    return image;
+}
