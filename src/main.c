@@ -15,7 +15,7 @@
 #include "machine/version.h"
 #include "main/commands.h"
 
-static const struct command *const commands[] = { &command_boot, &command_kernel };
+const struct command *const commands[] = { &command_boot, &command_run, &command_kernel, NULL };
 
 int run_qemu(int argc, char *const *argv)
 {
@@ -51,7 +51,7 @@ static void print_overview(void)
            "       armlet -OPTION ...   the command line of qemu-system-aarch64 (armlet help options)\n"
            "\n"
            "commands:\n");
-    for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++)
+    for (unsigned i = 0; commands[i]; i++)
         printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
     printf("  %-10s %s\n", "help", "this text; help COMMAND: a command's; help options: QEMU's options");
     printf("  %-10s %s\n", "version", "name and version");
@@ -60,7 +60,7 @@ static void print_overview(void)
 
 static const struct command *find_command(const char *name)
 {
-    for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++)
+    for (unsigned i = 0; commands[i]; i++)
         if (!strcmp(commands[i]->name, name))
             return commands[i];
     return NULL;
@@ -68,9 +68,9 @@ static const struct command *find_command(const char *name)
 
 static int unknown_command(const char *word)
 {
-    const char *names[G_N_ELEMENTS(commands) + 3] = { "help", "version" };
+    const char *names[16] = { "help", "version" };
 
-    for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++)
+    for (unsigned i = 0; commands[i]; i++)
         names[i + 2] = commands[i]->name;
     const char *near = suggest(word, names);
     if (near)
@@ -89,7 +89,7 @@ static int help(const char *topic)
     else if (!strcmp(topic, "options"))
         options_help();
     else if (c)
-        fputs(c->usage, stdout);
+        cli_help(c);
     else
         return unknown_command(topic);
     return EXIT_SUCCESS;

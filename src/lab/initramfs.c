@@ -26,6 +26,12 @@ const char *const lab_virtio_modules[] = {"virtio_mmio", "virtio_pci", "virtio_b
 /* virtio_mmio last: on Debian's kernel its 32 empty frames take a while, and the card is on PCI. */
 const char *const lab_nfs_modules[] = {"virtio_pci", "virtio_net", "nfsv3", "nfsv2", "virtio_blk", "virtio_console",
                                        "virtio_rng", "virtio_mmio", NULL};
+const char *const lab_agent_modules[] = {"virtio_mmio", "virtio_console", NULL};
+const char *const lab_share_modules[] = {"virtio_mmio", "9p", "9pnet_virtio", NULL};
+
+static const char agent_script[] =
+#include "lab/agent.inc"
+    ;
 
 static const char init_script[] = "#!/bin/sh\n"
                                   "# The kernel starts this; rdinit=/linuxrc would keep etc/inittab as it is.\n"
@@ -177,30 +183,49 @@ static bool add_busybox(struct cpio *c, const char *path, GError **err)
     return names != NULL;
 }
 
-/* The modules, and etc/modules that rcS loads them from, in order. */
-static bool add_modules(struct cpio *c, const struct lab_initramfs *what, GError **err)
+static void add_module(struct cpio *c, const struct module *m, const char *path)
 {
-    GPtrArray *modules = modules_resolve(what->kernel->modules, what->modules, err);
-    GString *list;
+    gsize size;
+    const void *data = g_bytes_get_data(m->elf, &size);
+
+    cpio_add_file(c, path, 0644, data, size);
+}
+
+/* The modules `names', and the file `list' that they are loaded from, in order; without those that `loaded' has. */
+static bool add_modules(struct cpio *c, const struct lab_kernel *k, const char *const *names, const char *list,
+                        GHashTable *loaded, GError **err)
+{
+    GPtrArray *modules = modules_resolve(k->modules, names, err);
+    GString *text;
 
     if (!modules)
         return false;
-    list = g_string_new(NULL);
+    text = g_string_new(NULL);
     for (guint i = 0; i < modules->len; i++) {
         const struct module *m = modules->pdata[i];
-        char *path = g_strdup_printf("/lib/modules/%s/%s.ko", what->kernel->release, m->name);
-        gsize size;
-        const void *data = g_bytes_get_data(m->elf, &size);
+        char *path = g_strdup_printf("/lib/modules/%s/%s.ko", k->release, m->name);
 
-        cpio_add_file(c, path, 0644, data, size);
-        g_string_append_printf(list, "%s\n", path);
-        g_free(path);
+        if (!g_hash_table_contains(loaded, path)) {
+            add_module(c, m, path);
+            g_string_append_printf(text, "%s\n", path);
+        }
+        g_hash_table_add(loaded, path);
     }
-    if (list->len)
-        cpio_add_file(c, "etc/modules", 0644, list->str, list->len);
-    g_string_free(list, TRUE);
+    if (text->len)
+        cpio_add_file(c, list, 0644, text->str, text->len);
+    g_string_free(text, TRUE);
     g_ptr_array_unref(modules);
     return true;
+}
+
+static bool add_all_modules(struct cpio *c, const struct lab_initramfs *what, GError **err)
+{
+    GHashTable *loaded = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    bool ok = add_modules(c, what->kernel, what->modules, "etc/modules", loaded, err) &&
+              (!what->late || add_modules(c, what->kernel, what->late, "etc/modules.late", loaded, err));
+
+    g_hash_table_unref(loaded);
+    return ok;
 }
 
 static bool add_files(struct cpio *c, const struct lab_initramfs *what, GError **err)
@@ -219,35 +244,82 @@ static bool add_files(struct cpio *c, const struct lab_initramfs *what, GError *
     return true;
 }
 
-/* Keep the archive under its hash; NULL on failure. */
-static char *store(const struct cpio *c, GError **err)
-{
-    GByteArray *archive = cpio_build(c);
-    char *hash = g_compute_checksum_for_data(G_CHECKSUM_SHA256, archive->data, archive->len);
-    char *name = g_strdup_printf("%.16s.cpio", hash), *path = cache_path("initramfs", name, NULL);
-    GStatBuf st;
+/* --- the archive's name ------------------------------------------------------------------------------------ */
 
-    if ((g_stat(path, &st) || st.st_size != archive->len) &&
-        !cache_write_file(path, archive->data, archive->len, err))
-        g_clear_pointer(&path, g_free);
+/* What a host file is, without reading it: modules are many megabytes, and often compressed. */
+static void hash_file(GChecksum *sum, const char *path)
+{
+    GStatBuf st = { 0 };
+    char *text;
+
+    g_stat(path, &st);
+    text = g_strdup_printf("%s %" G_GINT64_FORMAT " %" G_GINT64_FORMAT "\n", path, (gint64)st.st_size,
+                           (gint64)st.st_mtime);
+    g_checksum_update(sum, (const guchar *)text, -1);
+    g_free(text);
+}
+
+static void hash_names(GChecksum *sum, const char *const *names)
+{
+    for (; names && *names; names++)
+        g_checksum_update(sum, (const guchar *)*names, (gssize)strlen(*names) + 1);
+    g_checksum_update(sum, (const guchar *)"", 1);
+}
+
+/* Where the archive of these wishes is kept: a hash of our own files in it and of what the others are. */
+static char *archive_path(const struct cpio *base, const char *busybox, const struct lab_initramfs *what)
+{
+    GChecksum *sum = g_checksum_new(G_CHECKSUM_SHA256);
+    GByteArray *ours = cpio_build(base);
+    char *name, *path;
+
+    g_checksum_update(sum, ours->data, ours->len);
+    hash_file(sum, busybox);
+    if (what && what->modules) {
+        hash_file(sum, what->kernel->modules);
+        hash_names(sum, what->modules);
+        hash_names(sum, what->late);
+    }
+    for (unsigned i = 0; what && i < what->nfiles; i++) {
+        g_checksum_update(sum, (const guchar *)what->files[i].guest, -1);
+        hash_file(sum, what->files[i].host);
+    }
+    name = g_strdup_printf("%.16s.cpio", g_checksum_get_string(sum));
+    path = cache_path("initramfs", name, NULL);
+    g_byte_array_unref(ours);
+    g_checksum_free(sum);
     g_free(name);
-    g_free(hash);
-    g_byte_array_unref(archive);
     return path;
+}
+
+static bool fill(struct cpio *c, const char *busybox, const struct lab_initramfs *what, const char *path, GError **err)
+{
+    GByteArray *archive;
+    bool ok = add_busybox(c, busybox, err) && (!what || !what->modules || add_all_modules(c, what, err)) &&
+              (!what || add_files(c, what, err));
+
+    if (!ok)
+        return false;
+    archive = cpio_build(c);
+    ok = cache_write_file(path, archive->data, archive->len, err);
+    g_byte_array_unref(archive);
+    return ok;
 }
 
 char *lab_initramfs_busybox(const struct lab_initramfs *what, GError **err)
 {
-    char *busybox = lab_busybox_get(err), *path = NULL;
+    char *busybox = lab_busybox_get(err), *path;
     struct cpio c;
 
     if (!busybox)
         return NULL;
     cpio_init(&c);
     add_base(&c, what && what->nfs_root);
-    if (add_busybox(&c, busybox, err) && (!what || !what->modules || add_modules(&c, what, err)) &&
-        (!what || add_files(&c, what, err)))
-        path = store(&c, err);
+    if (what && what->agent)
+        add_text(&c, "init", 0755, agent_script);
+    path = archive_path(&c, busybox, what);
+    if (g_access(path, R_OK) && !fill(&c, busybox, what, path, err))
+        g_clear_pointer(&path, g_free);
     cpio_clear(&c);
     g_free(busybox);
     return path;

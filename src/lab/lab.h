@@ -60,16 +60,22 @@ struct lab_initramfs {
     const struct lab_kernel *kernel; /* whose modules to take; may be NULL when `modules' is */
     const char *const *modules;      /* names to load at boot, ending in NULL; what they depend on is added, built-in
                                         ones are left out; NULL for none */
+    const char *const *late;         /* likewise, for the agent to load when a directory is shared; without `modules'
+                                        none */
     const struct lab_file *files;    /* added last: they replace ours of the same path */
     unsigned nfiles;
     bool nfs_root; /* /init loads the modules, sets up the network, mounts the root that root= and nfsroot= of the
                       kernel's command line say, and goes on there: for kernels without ROOT_NFS */
+    bool agent; /* /init runs a command for `armlet run' (agent.sh) instead of a shell on the console */
 };
 
 /* The modules that drive this machine's devices, for struct lab_initramfs. */
 extern const char *const lab_virtio_modules[];
 /* Those and what nfs_root needs. */
 extern const char *const lab_nfs_modules[];
+
+/* Those that the agent needs, and those of a directory shared by 9p. */
+extern const char *const lab_agent_modules[], *const lab_share_modules[];
 
 /*
  * The path of an uncompressed cpio archive with busybox, its applets, and two ways to start: /init, which ends in a

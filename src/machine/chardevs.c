@@ -82,6 +82,12 @@ static struct chardev *take_entry(struct entry *e, GError **err)
 struct chardev *chardevs_take(struct chardevs *all, const char *id, GError **err)
 {
     struct entry *e = find_entry(all, id);
+
+    for (guint i = 0; !e && i < all->config->given->len; i++) {
+        struct chardev *chr = g_ptr_array_index(all->config->given, i);
+        if (!strcmp(chr->id, id))
+            return chr;
+    }
     return e ? take_entry(e, err) : fail(err, "no character device has the id '%s'", id);
 }
 
@@ -338,6 +344,8 @@ void chardevs_drain(struct chardevs *all)
         struct entry *e = g_ptr_array_index(all->entries, i);
         chardev_drain(e->chr);
     }
+    for (guint i = 0; i < all->config->given->len; i++)
+        chardev_drain(g_ptr_array_index(all->config->given, i));
 }
 
 void chardevs_free(struct chardevs *all)

@@ -45,6 +45,8 @@ struct config {
     GPtrArray *monitor;  /* char *: -monitor's */
     GPtrArray *qmp;      /* char *: -qmp's */
     GPtrArray *chardevs; /* struct props, with "backend" as the implied key */
+    GPtrArray *given;    /* struct chardev *, their makers': back ends of the program's own, found by id like the rest */
+    bool console_watched; /* somebody else explains silence and panics to the user */
     GPtrArray *mons;     /* struct props: -mon */
     GPtrArray *devices;  /* struct device_config */
     GPtrArray *drives;   /* struct props */

@@ -60,7 +60,7 @@ static bool say_panic(struct diagnose *d)
     d->panic_done |= now;
     memcpy(text, d->panic_text, sizeof text);
     g_mutex_unlock(&d->lock);
-    if (now)
+    if (now && !d->config->console_watched)
         warn("the guest's kernel has panicked: %s", text);
     return now;
 }
@@ -491,7 +491,7 @@ void diagnose_start(struct diagnose *d, struct cluster *cluster)
     d->used = 0;
     g_mutex_unlock(&d->lock);
     d->explained = false;
-    if (!prints_elsewhere(d->config))
+    if (!prints_elsewhere(d->config) && !d->config->console_watched)
         d->tick = g_timeout_add_seconds(1, on_tick, d);
 }
 

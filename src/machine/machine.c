@@ -35,6 +35,8 @@ struct machine {
     GSource *request_source;
     atomic_uint requests; /* bit per enum machine_request */
     guint signals[3];
+    void (*interrupted)(void *opaque); /* for SIGINT; NULL: it ends the machine */
+    void *interrupted_opaque;
     int status;
 };
 
@@ -207,6 +209,23 @@ static gboolean on_signal(gpointer m)
     return G_SOURCE_CONTINUE;
 }
 
+static gboolean on_interrupt(gpointer opaque)
+{
+    struct machine *m = opaque;
+
+    if (m->interrupted)
+        m->interrupted(m->interrupted_opaque);
+    else
+        quit(m);
+    return G_SOURCE_CONTINUE;
+}
+
+void machine_on_interrupt(struct machine *m, void (*interrupted)(void *opaque), void *opaque)
+{
+    m->interrupted = interrupted;
+    m->interrupted_opaque = opaque;
+}
+
 /* --- life ---------------------------------------------------------------------------------------------------- */
 
 static void press_power(void *opaque)
@@ -260,7 +279,7 @@ struct machine *machine_new(const struct config *config, GError **err)
     /* Before the terminal is made raw: a signal that came in between would leave it so. */
     signal(SIGPIPE, SIG_IGN);
     for (unsigned i = 0; i < G_N_ELEMENTS(signals); i++)
-        m->signals[i] = g_unix_signal_add(signals[i], on_signal, m);
+        m->signals[i] = g_unix_signal_add(signals[i], signals[i] == SIGINT ? on_interrupt : on_signal, m);
     if (!build(m, err)) {
         machine_free(m);
         return NULL;

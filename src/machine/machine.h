@@ -21,6 +21,8 @@ void machine_free(struct machine *m);
 /* Any thread; takes effect soon. */
 enum machine_request { MACHINE_POWER_OFF, MACHINE_RESET, MACHINE_QUIT, MACHINE_PANIC };
 void machine_request(struct machine *m, enum machine_request what);
+/* Main thread: SIGINT calls this instead of ending the machine. */
+void machine_on_interrupt(struct machine *m, void (*interrupted)(void *opaque), void *opaque);
 /* Presses the power button (main thread). */
 void machine_powerdown(struct machine *m);
 

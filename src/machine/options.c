@@ -650,6 +650,7 @@ static struct config *config_new(void)
     c->qmp = g_ptr_array_new_with_free_func(g_free);
     c->chardevs = g_ptr_array_new_with_free_func(free_props);
     c->mons = g_ptr_array_new_with_free_func(free_props);
+    c->given = g_ptr_array_new();
     c->drives = g_ptr_array_new_with_free_func(free_props);
     c->objects = g_ptr_array_new_with_free_func(free_props);
     c->fsdevs = g_ptr_array_new_with_free_func(free_props);
@@ -665,8 +666,8 @@ static struct config *config_new(void)
 void config_free(struct config *c)
 {
     char *strings[] = { c->kernel, c->initrd, c->append, c->dtb, c->dumpdtb, c->name, c->gdb, c->kernel_symbols };
-    GPtrArray *lists[] = { c->serial, c->monitor, c->qmp, c->chardevs, c->mons, c->drives, c->objects, c->netdevs, c->nics,
-                           c->nets, c->nfs, c->globals, c->devices, c->fsdevs };
+    GPtrArray *lists[] = { c->serial, c->monitor, c->qmp, c->chardevs, c->given, c->mons, c->drives, c->objects,
+                           c->netdevs, c->nics, c->nets, c->nfs, c->globals, c->devices, c->fsdevs };
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);
     for (unsigned i = 0; i < G_N_ELEMENTS(lists); i++)

@@ -332,4 +332,8 @@ static int boot(int argc, char **argv)
 }
 
 const struct command command_boot = {
-    "boot", "boot a kernel: yours, or Debian's, to a shell with its root in a directory of this host", usage, boot };
+    .name = "boot",
+    .summary = "boot a kernel: yours, or Debian's, to a shell with its root in a directory of this host",
+    .usage = usage,
+    .run = boot,
+};

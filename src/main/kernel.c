@@ -94,4 +94,4 @@ static int kernel(int argc, char **argv)
 }
 
 const struct command command_kernel = {
-    "kernel", "list, fetch or build arm64 kernels", usage, kernel };
+    .name = "kernel", .summary = "list, fetch or build arm64 kernels", .usage = usage, .run = kernel };

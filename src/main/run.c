@@ -1,0 +1,272 @@
+/*
+ * armlet run: a command in a guest, with its output, its status, and nothing else.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <glib.h>
+
+#include "base/report.h"
+#include "lab/lab.h"
+#include "main/commands.h"
+#include "main/session.h"
+
+struct wishes {
+    const char *series, *smp, *memory, *cpu, *append, *log, *timeout, *hang, *cwd;
+    GPtrArray *env, *qemu;
+    bool no_tty, keep_going, timing, verbose;
+};
+
+#define TEXT(field, name, argument, help, complete) \
+    { name, CLI_TEXT, offsetof(struct wishes, field), argument, help, complete }
+#define FLAG(field, name, help) CLI_FLAG_OPTION(struct wishes, field, name, help)
+
+static const struct cli_option options[] = {
+    TEXT(series, "kernel", "6.1|6.12", "Debian's kernel of this series", "6.1 6.12"),
+    TEXT(smp, "smp", "N", "vCPUs, 1 to 8 (default: the host's processors, at most 4)", NULL),
+    TEXT(memory, "memory", "SIZE", "guest memory (default 1G)", NULL),
+    TEXT(cpu, "cpu", "MODEL", "the processor (armlet -cpu help lists them)", NULL),
+    TEXT(cwd, "cwd", "DIR", "the command's working directory in the guest (default: /root)", "dir"),
+    { "env", CLI_LIST, offsetof(struct wishes, env), "NAME[=VALUE]",
+      "an environment variable for the command; without =VALUE ours", NULL },
+    TEXT(timeout, "timeout", "SECONDS", "end with status 124 after this time, boot included; also 1.5, 2m, 1h", NULL),
+    TEXT(hang, "hang", "SECONDS", "no sign of life for so long is a hang (default 60; 0: never)", NULL),
+    TEXT(log, "log", "FILE", "the kernel's log goes into FILE, - for stderr", "file"),
+    FLAG(verbose, "verbose", "the kernel's log goes to stderr, all of it"),
+    FLAG(keep_going, "keep-going", "an oops, a stall or a hung task does not end the run"),
+    FLAG(no_tty, "no-tty", "no terminal for the command, even if we have one"),
+    TEXT(append, "append", "TEXT", "more for the kernel's command line", NULL),
+    { "qemu", CLI_LIST, offsetof(struct wishes, qemu), "WORDS", "more for the machine's command line, as for armlet -...",
+      NULL },
+    FLAG(timing, "timing", "when what happened, on stderr"),
+    { NULL, CLI_FLAG, 0, NULL, NULL, NULL },
+};
+
+static const char text[] =
+    "Boots a kernel, runs COMMAND in it as root, and ends with its status.  The command has our standard input; what\n"
+    "it writes to its standard output and error comes out of ours, and nothing else does.  If standard input and output\n"
+    "are a terminal, the command gets one too, of the same size (C-a x ends the machine, C-a h lists the keys).\n"
+    "KERNEL is an Image, Image.gz, EFI zboot or ELF file; without it, it is the newest Debian kernel in the cache, or\n"
+    "else Debian's, fetched.\n";
+
+static const char notes[] =
+    "C-c goes to the command; a second C-c ends the machine, with status 130.\n"
+    "\n"
+    "Exit status: the command's own (128+N: it died of signal N; 126, 127: it could not be started), or\n"
+    "  124  --timeout is over                     243  RCU stall\n"
+    "  125  armlet could not run the command      244  the command was killed for want of memory\n"
+    "  240  kernel panic                          245  hang: no sign of life, or a task blocked for minutes\n"
+    "  241  oops                                  246  the guest ended before the command did\n"
+    "  242  soft lockup\n"
+    "and then one line on stderr says what happened, behind the kernel's report of it.\n";
+
+/* Seconds of "90", "1.5", "2m", "1h"; negative when it is nothing of that. */
+static double parse_seconds(const char *s)
+{
+    static const struct {
+        const char *suffix;
+        double factor;
+    } units[] = { { "", 1 }, { "s", 1 }, { "m", 60 }, { "h", 3600 } };
+    char *end;
+    double n = g_ascii_strtod(s, &end);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(units); i++)
+        if (end != s && !strcmp(end, units[i].suffix) && n >= 0 && n * units[i].factor < 1e6)
+            return n * units[i].factor;
+    return -1;
+}
+
+static double seconds_option(const char *name, const char *value, double fallback)
+{
+    double n = value ? parse_seconds(value) : fallback;
+
+    if (n < 0)
+        cli_fail(&command_run, "--%s %s: give seconds, or a number with m or h", name, value);
+    return n;
+}
+
+/* --- the job: shell for lab/agent.sh ------------------------------------------------------------------------- */
+
+/* Quoted for the agent's shell, in one line: its $nl is a newline. */
+static void append_quoted(GString *out, const char *s)
+{
+    g_string_append_c(out, '\'');
+    for (; *s; s++) {
+        if (*s == '\'')
+            g_string_append(out, "'\\''");
+        else if (*s == '\n')
+            g_string_append(out, "'\"$nl\"'");
+        else
+            g_string_append_c(out, *s);
+    }
+    g_string_append_c(out, '\'');
+}
+
+static void assign(GPtrArray *job, const char *name, const char *value)
+{
+    GString *s = g_string_new(NULL);
+
+    g_string_append_printf(s, "%s=", name);
+    append_quoted(s, value);
+    g_string_append_c(s, ';');
+    g_ptr_array_add(job, g_string_free(s, FALSE));
+}
+
+static bool is_variable(const char *name, size_t n)
+{
+    return n && !g_ascii_isdigit(*name) && strspn(name, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "_") == n;
+}
+
+static void export(GPtrArray *job, const char *wish)
+{
+    const char *eq = strchr(wish, '=');
+    g_autofree char *name = g_strndup(wish, eq ? (size_t)(eq - wish) : strlen(wish));
+    const char *value = eq ? eq + 1 : g_getenv(name);
+    g_autofree char *exported = g_strconcat("export ", name, NULL);
+
+    if (!is_variable(name, strlen(name)))
+        cli_fail(&command_run, "--env %s: give NAME or NAME=VALUE", wish);
+    if (value)
+        assign(job, exported, value);
+}
+
+static void assign_terminal(GPtrArray *job)
+{
+    struct winsize w = { .ws_row = 24, .ws_col = 80 };
+    char number[16];
+
+    ioctl(STDOUT_FILENO, TIOCGWINSZ, &w);
+    assign(job, "tty", "1");
+    g_snprintf(number, sizeof number, "%u", w.ws_row);
+    assign(job, "rows", number);
+    g_snprintf(number, sizeof number, "%u", w.ws_col);
+    assign(job, "cols", number);
+    export(job, "TERM");
+}
+
+static char **make_job(const struct wishes *w, bool tty, char *const *command)
+{
+    GPtrArray *job = g_ptr_array_new();
+    GString *set = g_string_new("set --");
+
+    assign(job, "host", "armlet");
+    assign(job, "cwd", w->cwd ? w->cwd : "/root");
+    if (tty)
+        assign_terminal(job);
+    for (guint i = 0; w->env && i < w->env->len; i++)
+        export(job, g_ptr_array_index(w->env, i));
+    for (; *command; command++) {
+        g_string_append_c(set, ' ');
+        append_quoted(set, *command);
+    }
+    g_ptr_array_add(job, g_string_free(set, FALSE));
+    g_ptr_array_add(job, NULL);
+    return (char **)g_ptr_array_free(job, FALSE);
+}
+
+/* --- the machine ------------------------------------------------------------------------------------------------ */
+
+static void add(GPtrArray *line, const char *option, const char *value)
+{
+    g_ptr_array_add(line, g_strdup(option));
+    if (value)
+        g_ptr_array_add(line, g_strdup(value));
+}
+
+static void add_images(GPtrArray *line, const struct wishes *w, const char *image)
+{
+    struct lab_initramfs what = { .agent = true };
+    struct lab_kernel kernel = { 0 };
+    GError *err = NULL;
+    char *initramfs;
+
+    if (!image) {
+        if (!lab_kernel_get(w->series, false, &kernel, &err))
+            cli_fail(&command_run, "%s", err->message);
+        what.kernel = &kernel;
+        what.modules = lab_agent_modules;
+        what.late = lab_share_modules;
+    }
+    initramfs = lab_initramfs_busybox(&what, &err);
+    if (!initramfs)
+        cli_fail(&command_run, "%s", err->message);
+    add(line, "-kernel", image ? image : kernel.image);
+    add(line, "-initrd", initramfs);
+    g_free(initramfs);
+    lab_kernel_clear(&kernel);
+}
+
+/* Words between spaces, quoted as for a shell. */
+static void add_words(GPtrArray *line, const char *words)
+{
+    g_auto(GStrv) list = NULL;
+    GError *err = NULL;
+    int n;
+
+    if (!g_shell_parse_argv(words, &n, &list, &err))
+        cli_fail(&command_run, "--qemu %s: %s", words, err->message);
+    for (char **p = list; *p; p++)
+        add(line, *p, NULL);
+}
+
+static GPtrArray *make_line(const struct wishes *w, const char *image)
+{
+    GPtrArray *line = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *smp = g_strdup_printf("%u", MIN(g_get_num_processors(), 4));
+    /* Warnings too: what precedes trouble belongs to its report. */
+    g_autofree char *append = g_strconcat("console=ttyAMA0 loglevel=", w->log || w->verbose ? "8" : "5",
+                                          w->append ? " " : "", w->append, NULL);
+
+    add(line, "-machine", "virt");
+    add(line, "-nodefaults", NULL);
+    add(line, "-display", "none");
+    add(line, "-no-reboot", NULL);
+    if (w->cpu)
+        add(line, "-cpu", w->cpu);
+    add(line, "-smp", w->smp ? w->smp : smp);
+    add(line, "-m", w->memory ? w->memory : "1G");
+    add_images(line, w, image);
+    add(line, "-append", append);
+    for (guint i = 0; w->qemu && i < w->qemu->len; i++)
+        add_words(line, g_ptr_array_index(w->qemu, i));
+    return line;
+}
+
+static int run(int argc, char **argv)
+{
+    struct wishes w = { 0 };
+    struct session_options o = { 0 };
+    char **command;
+    int status;
+
+    (void)argc;
+    cli_parse(&command_run, argv, &w, &command);
+    if (!command || !*command)
+        cli_fail(&command_run, "give a command behind --, as in: armlet run -- uname -a");
+    if (argv[0] && argv[1])
+        cli_fail(&command_run, "one kernel, not '%s' and '%s' (the command goes behind --)", argv[0], argv[1]);
+    if (argv[0] && w.series)
+        cli_fail(&command_run, "give a kernel file or --kernel, not both");
+    o.tty = !w.no_tty && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    o.timeout = seconds_option("timeout", w.timeout, 0);
+    o.hang = (unsigned)seconds_option("hang", w.hang, 60);
+    o.log = w.log ? w.log : w.verbose ? "-" : NULL;
+    o.keep_going = w.keep_going;
+    o.phases = w.timing;
+    o.job = make_job(&w, o.tty, command);
+    GPtrArray *line = make_line(&w, argv[0]);
+    status = session_run(line, &o);
+    g_ptr_array_free(line, TRUE);
+    g_strfreev(o.job);
+    return status;
+}
+
+const struct command command_run = {
+    .name = "run", .summary = "run a command in a kernel and end with its status",
+    .synopsis = "run [KERNEL] [options] -- COMMAND [ARGUMENT...]",
+    .text = text, .options = options, .notes = notes, .failure = RUN_FAILED, .run = run,
+};
