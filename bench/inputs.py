@@ -217,7 +217,7 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 SOURCES = f"deb [arch=arm64 signed-by={KEYRING}] http://deb.debian.org/debian bookworm main\n"
 
 
-def fetch_packages(new):
+def fetch_packages(new, packages, with_dependencies=True):
     state, debs = cache("apt"), new + ".debs"
     for folder in (state + "/lists/partial", state + "/cache/archives/partial", debs, new):
         os.makedirs(folder, exist_ok=True)
@@ -229,18 +229,25 @@ def fetch_packages(new):
         env = dict(os.environ, LC_ALL="C")
         return run(["apt-get", "-q", "-c", state + "/apt.conf", *args], env=env, **more)
 
-    print("bench: fetching arm64 programs from Debian", file=sys.stderr, flush=True)
+    print("fetching from Debian for arm64:", *packages, file=sys.stderr, flush=True)
     apt("update")
-    plan = apt("--simulate", "install", *PACKAGES)
-    wanted = [f"{n}={v}" for n, v in re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+)", plan, re.M)]
+    plan = apt("--simulate", "install", *packages)
+    wanted = [f"{n}={v}" for n, v in re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+)", plan, re.M)
+              if with_dependencies or n in packages]
     apt("download", *wanted, cwd=debs)
     for deb in sorted(glob.glob(os.path.join(debs, "*.deb"))):
         run(["dpkg-deb", "-x", deb, new])
     shutil.rmtree(debs)
 
 
+def debian_tree(packages, with_dependencies=True):
+    """A folder with Debian's arm64 packages unpacked."""
+    key = hash_of(packages, SOURCES) if with_dependencies else hash_of(packages, SOURCES, "alone")
+    return made(cache(f"debian-{key}"), lambda new: fetch_packages(new, packages, with_dependencies))
+
+
 def real_tree():
-    return made(cache(f"debian-{hash_of(PACKAGES, SOURCES)}"), fetch_packages)
+    return debian_tree(PACKAGES)
 
 
 def real_inputs(tree):

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
+#include <zstd.h>
 
 #include <libfdt.h>
 
@@ -20,6 +21,7 @@
 #include "machine/boot.h"
 #include "machine/config.h"
 #include "machine/devtree.h"
+#include "machine/machine.h"
 #include "machine/props.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -261,11 +263,28 @@ static uint32_t rnd(uint32_t *s)
     return *s;
 }
 
+/* An EFI zboot image whose payload is zstd. */
+static size_t make_zboot_zstd(uint8_t *out, size_t room)
+{
+    uint8_t k[KERNEL];
+
+    make_image(k);
+    memset(out, 0, 64);
+    memcpy(out, "MZ\0\0zimg", 8);
+    size_t n = ZSTD_compress(out + 64, room - 64, k, KERNEL, 3);
+    const uint32_t where[2] = { 64, (uint32_t)n };
+    assert_false(ZSTD_isError(n));
+    memcpy(out + 8, where, 8);
+    memcpy(out + 24, "zstd22", 6);
+    return 64 + n;
+}
+
 /* Good files with some bytes changed or cut off; what loads must lie in RAM, which load() checks. */
 static void test_damaged_kernels(void **state)
 {
-    uint8_t good[3][2 * KERNEL], k[KERNEL];
-    size_t size[3] = { KERNEL };
+    enum { FORMATS = 5 };
+    uint8_t good[FORMATS][2 * KERNEL], k[KERNEL];
+    size_t size[FORMATS] = { KERNEL };
     uint32_t seed = 1;
     struct boot_image im;
 
@@ -273,8 +292,12 @@ static void test_damaged_kernels(void **state)
     make_image(good[0]);
     size[1] = make_zboot(good[1], sizeof good[1]);
     size[2] = make_elf(good[2]);
-    for (unsigned i = 0; i < 3000; i++) {
-        unsigned which = i % 3;
+    size[3] = make_gzip(good[0], KERNEL, good[3], sizeof good[3]);
+    size[4] = make_zboot_zstd(good[4], sizeof good[4]);
+    for (unsigned i = 0; i < FORMATS; i++)
+        assert_true(load(good[i], size[i], &im));
+    for (unsigned i = 0; i < 5000; i++) {
+        unsigned which = i % FORMATS;
         size_t n = rnd(&seed) % 4 ? size[which] : rnd(&seed) % size[which];
         memcpy(k, good[which], MIN(n, sizeof k));
         n = MIN(n, sizeof k);
@@ -349,6 +372,86 @@ static void test_damaged_trees(void **state)
     g_bytes_unref(good);
 }
 
+/* --- command lines at random ---------------------------------------------------------------------------------- */
+
+static const char *pick(uint32_t *seed, const char *const *words, unsigned n)
+{
+    return words[rnd(seed) % n];
+}
+
+/* PROP=VALUE,... as users write it, and as they should not. */
+static void random_props(uint32_t *seed, GString *s)
+{
+    static const char *const keys[] = { "id", "file", "if", "format", "drive", "bus", "chardev", "netdev", "addr", "serial",
+        "type", "gic-version", "cpus", "sockets", "size", "max-bytes", "period", "rng", "filename", "hostfwd", "net", "host",
+        "name", "queue-size", "num-queues", "mac", "romfile", "disable-legacy", "mode", "base", "cache", "readonly",
+        "tb-size", "check", "nr", "server", "wait", "panic", "", "\x01", "path", "snapshot", "index", "multifunction" };
+    static const char *const values[] = { "on", "off", "0", "1", "-1", "4", "99999999999999999999", "1T", "1k", "x", "", "hd0",
+        "none", "virtio", "raw", "null", "tcp::1-:2", "tcp:127.0.0.1:99999-:22", "10.0.2.0/24", "10.0.2.0/99", "52:54:00:12:34:56",
+        "52:54", "02.0", "1f.7", "20.9", "/dev/null", "/nonexistent", "virtio-mmio-bus.31", "virtio-mmio-bus.99", "pcie.0",
+        "r", "c", "n", "writethrough", "unsafe", "%s%n", "\xff\xfe", "0x10", "3.5", "2006-06-17", ",,", "=" };
+
+    for (unsigned n = rnd(seed) % 5; n; n--)
+        g_string_append_printf(s, ",%s%s%s", pick(seed, keys, G_N_ELEMENTS(keys)), rnd(seed) % 8 ? "=" : "",
+                               pick(seed, values, G_N_ELEMENTS(values)));
+}
+
+static void random_option(uint32_t *seed, GPtrArray *argv)
+{
+    /* What opens the terminal, waits for somebody or writes files is not here. */
+    static const char *const options[] = { "-machine", "-M", "-cpu", "-smp", "-m", "-kernel", "-initrd", "-append", "-dtb",
+        "-device", "-drive", "-object", "-netdev", "-nic", "-net", "-chardev", "-mon", "-global", "-rtc", "-name", "-action",
+        "-echr", "-accel", "-snapshot", "-no-reboot", "-S", "-hda", "-nodefaults", "-vga", "-frob", "--", "-", "x" };
+    static const char *const firsts[] = { "virt", "cortex-a57", "max", "cortex-a99", "1", "8", "9", "64M", "tcg", "interp",
+        "virtio-blk-device", "virtio-blk-pci", "virtio-net-pci", "virtio-net-device", "virtio-rng-device", "virtio-rng-pci",
+        "virtio-serial-device", "virtconsole", "virtserialport", "virtio-serial-pci", "rng-random", "rng-builtin", "user", "none",
+        "null", "ringbuf", "nic", "reboot=shutdown", "panic=pause", "virtio-blk-device.queue_size=64", "", "/dev/null", "nosuch" };
+
+    g_ptr_array_add(argv, g_strdup(pick(seed, options, G_N_ELEMENTS(options))));
+    if (rnd(seed) % 8) {
+        GString *s = g_string_new(pick(seed, firsts, G_N_ELEMENTS(firsts)));
+        random_props(seed, s);
+        g_ptr_array_add(argv, g_string_free(s, FALSE));
+    }
+}
+
+/* Either a machine or one line that says why not. */
+static bool try_line(GPtrArray *argv)
+{
+    GError *err = NULL;
+    struct config *c = config_parse((int)argv->len, (char *const *)argv->pdata, &err);
+    struct machine *m = c ? machine_new(c, &err) : NULL;
+    bool ok = m;
+
+    assert_true(!m == !!err);
+    if (err && (!*err->message || strchr(err->message, '\n')))
+        fail_msg("not one line: '%s'", err->message);
+    g_clear_error(&err);
+    g_clear_pointer(&m, machine_free);
+    g_clear_pointer(&c, config_free);
+    return ok;
+}
+
+static void test_random_options(void **state)
+{
+    static const char *const quiet[] = { "-display", "none", "-serial", "null", "-monitor", "none" };
+    uint32_t seed = 99;
+    unsigned made = 0;
+
+    (void)state;
+    g_log_set_always_fatal(G_LOG_LEVEL_WARNING | G_LOG_LEVEL_CRITICAL); /* an error set twice */
+    for (unsigned i = 0; i < 4000; i++) {
+        GPtrArray *argv = g_ptr_array_new_with_free_func(g_free);
+        for (unsigned j = 0; j < G_N_ELEMENTS(quiet); j++)
+            g_ptr_array_add(argv, g_strdup(quiet[j]));
+        for (unsigned j = 1 + rnd(&seed) % 3; j; j--)
+            random_option(&seed, argv);
+        made += try_line(argv);
+        g_ptr_array_unref(argv);
+    }
+    assert_in_range(made, 20, 3999); /* some are good */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -356,6 +459,7 @@ int main(void)
         cmocka_unit_test(test_sizes), cmocka_unit_test(test_suggest), cmocka_unit_test(test_options),
         cmocka_unit_test(test_option_errors), cmocka_unit_test(test_formats), cmocka_unit_test(test_damaged_kernels),
         cmocka_unit_test(test_initrd_places), cmocka_unit_test(test_damaged_trees),
+        cmocka_unit_test(test_random_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

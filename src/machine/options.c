@@ -4,6 +4,7 @@
  * -x and --x are alike.  A mistake is one line that names the option; nothing here ends the program.
  * Threads: start of the program only.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -239,14 +240,13 @@ static enum answer opt_accel(struct config *c, const char *arg, GError **err)
     uint64_t size;
     props_ignore(p, ignored);
     enum answer r = set_accel(c, name ? name : "", err);
-    if (!props_bool(p, "stats", false, &c->stats, err) || !props_number(p, "tb-size", 0, &size, err))
+    if (r == GO_ON && (!props_bool(p, "stats", false, &c->stats, err) || !props_number(p, "tb-size", 0, &size, err) ||
+                       !props_finish(p, "-accel", err)))
         r = WRONG;
-    else if (size > 1024)
-        r = wrong(err, "-accel tb-size=%u: at most 1024 MiB of host code a vCPU", (unsigned)size);
-    else
+    if (r == GO_ON && size > 1024)
+        r = wrong(err, "-accel tb-size=%" PRIu64 ": at most 1024 MiB of host code a vCPU", size);
+    if (r == GO_ON)
         jit_set_cache_size(size << 20);
-    if (r == GO_ON && !props_finish(p, "-accel", err))
-        r = WRONG;
     props_free(p);
     return r;
 }
