@@ -64,7 +64,7 @@ class Guest:
         """Waits for the shell; returns what was printed until then."""
         self.expect(PROMPT)
         log = self.child.before
-        self.cmd("stty -echo; export PS1='/ # '")
+        self.cmd("stty -echo; export PS1='/ # '; dmesg -n 4")  # information of the kernel's is not a command's output
         return log
 
     def cmd(self, line, timeout=60):
