@@ -10,7 +10,14 @@ from guest import run
 MISSING_NODES = {"flash@0", "platform-bus@c000000"}
 RANDOM = {"kaslr-seed", "rng-seed", "phandle"}
 
-PEER = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "armlet/peer/qemu-system-aarch64")
+SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+@pytest.fixture(scope="module")
+def peer():
+    """The program to compare with: fetched once, and unpacked in the cache."""
+    return subprocess.run([os.path.join(SOURCE, "tools/peer")], check=True, timeout=600, stdout=subprocess.PIPE,
+                          text=True).stdout.strip()
 
 # Without the peer: the nodes that it has for -smp 2, by their names.
 NODES = (["", "aliases", "apb-pclk", "chosen", "cpus", "cpus/cpu-map", "cpus/cpu-map/socket0",
@@ -60,12 +67,11 @@ def test_nodes(tmp_path):
     assert sorted(dump(tmp_path, "-smp", "2", "-cpu", "cortex-a57")) == sorted(NODES)
 
 
-@pytest.mark.skipif(not os.access(PEER, os.X_OK), reason="the peer is fetched by make bench")
 @pytest.mark.parametrize("args", [["-smp", "1", "-m", "512"], ["-smp", "8", "-m", "4G"], ["-cpu", "cortex-a72", "-m", "1024"]])
-def test_same_as_the_peer(tmp_path, args):
+def test_same_as_the_peer(tmp_path, peer, args):
     path = tmp_path / "peer.dtb"
     common = args if "-cpu" in args else args + ["-cpu", "cortex-a57"]
-    subprocess.run([PEER, "-M", f"virt,dumpdtb={path}", "-nodefaults", "-nographic", *common], check=True, timeout=60,
+    subprocess.run([peer, "-M", f"virt,dumpdtb={path}", "-nodefaults", "-nographic", *common], check=True, timeout=60,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert comparable(dump(tmp_path, *common)) == comparable(parse(path))
 
