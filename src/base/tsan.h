@@ -1,0 +1,82 @@
+/*
+ * For -Db_sanitize=thread only, included before everything else (meson.build): GLib takes its locks by futex itself, which
+ * the sanitizer does not see.  Here it is told, so that what GMutex and GRWLock protect is not reported as a race.
+ */
+#ifndef ARMLET_BASE_TSAN_H
+#define ARMLET_BASE_TSAN_H
+
+#include <glib.h>
+
+void __tsan_acquire(void *address);
+void __tsan_release(void *address);
+
+static inline void tsan_mutex_lock(GMutex *m)
+{
+    g_mutex_lock(m);
+    __tsan_acquire(m);
+}
+
+static inline gboolean tsan_mutex_trylock(GMutex *m)
+{
+    gboolean got = g_mutex_trylock(m);
+    if (got)
+        __tsan_acquire(m);
+    return got;
+}
+
+static inline void tsan_mutex_unlock(GMutex *m)
+{
+    __tsan_release(m);
+    g_mutex_unlock(m);
+}
+
+static inline void tsan_cond_wait(GCond *c, GMutex *m)
+{
+    __tsan_release(m);
+    g_cond_wait(c, m);
+    __tsan_acquire(m);
+}
+
+static inline gboolean tsan_cond_wait_until(GCond *c, GMutex *m, gint64 until)
+{
+    __tsan_release(m);
+    gboolean signalled = g_cond_wait_until(c, m, until);
+    __tsan_acquire(m);
+    return signalled;
+}
+
+static inline void tsan_reader_lock(GRWLock *l)
+{
+    g_rw_lock_reader_lock(l);
+    __tsan_acquire(l);
+}
+
+static inline void tsan_writer_lock(GRWLock *l)
+{
+    g_rw_lock_writer_lock(l);
+    __tsan_acquire(l);
+}
+
+static inline void tsan_reader_unlock(GRWLock *l)
+{
+    __tsan_release(l);
+    g_rw_lock_reader_unlock(l);
+}
+
+static inline void tsan_writer_unlock(GRWLock *l)
+{
+    __tsan_release(l);
+    g_rw_lock_writer_unlock(l);
+}
+
+#define g_mutex_lock tsan_mutex_lock
+#define g_mutex_trylock tsan_mutex_trylock
+#define g_mutex_unlock tsan_mutex_unlock
+#define g_cond_wait tsan_cond_wait
+#define g_cond_wait_until tsan_cond_wait_until
+#define g_rw_lock_reader_lock tsan_reader_lock
+#define g_rw_lock_writer_lock tsan_writer_lock
+#define g_rw_lock_reader_unlock tsan_reader_unlock
+#define g_rw_lock_writer_unlock tsan_writer_unlock
+
+#endif
