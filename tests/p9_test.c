@@ -38,7 +38,7 @@ static char *base, *dir; /* base has dir, which is exported, and "secret", which
 
 /* --- messages ----------------------------------------------------------------------------------------- */
 
-static uint8_t msg[0x20000], *end; /* the request so far */
+static uint8_t msg[0x20000], *end = msg; /* the request so far */
 static const uint8_t *answer;      /* what came, behind its header */
 
 static void begin(void)

@@ -32,6 +32,8 @@ struct control_ops {
     bool (*info)(void *opaque, const char *what, GString *out);
     /* Serves gdb there from now on (as -gdb) in place of where it did; a line about it, to be freed. */
     char *(*gdbserver)(void *opaque, const char *where);
+    /* Asks the guest to live with that much memory; false: there is no balloon. */
+    bool (*balloon)(void *opaque, uint64_t bytes);
     const char *name;         /* -name, or NULL */
     const char *version;      /* X.Y.Z, ours */
     const char *qemu_version; /* X.Y.Z, whose interface we follow */

@@ -272,6 +272,19 @@ static void run_cpu(struct hmp *h, const char *args)
         hmp_print(h, "there is no CPU #%" G_GUINT64_FORMAT "\n", (guint64)n);
 }
 
+static void run_balloon(struct hmp *h, const char *args)
+{
+    const struct control_ops *ops = control_ops(h->control);
+    uint64_t mib;
+
+    if (!hmp_expression(h, &args, &mib))
+        return;
+    if (mib > UINT64_MAX >> 20 || !mib)
+        hmp_print(h, "balloon: give the guest's memory in MiB\n");
+    else if (!ops->balloon || !ops->balloon(ops->opaque, mib << 20))
+        hmp_print(h, "balloon: no balloon device has been activated (-device virtio-balloon-pci)\n");
+}
+
 static void run_gdbserver(struct hmp *h, const char *args)
 {
     const struct control_ops *ops = control_ops(h->control);
@@ -323,6 +336,7 @@ static const struct hmp_command machine_commands[] = {
     { "system_powerdown", "", "press the power button", run_powerdown, false },
     { "quit", "", "end the program", run_quit, false },
     { "q", "", "likewise", run_quit, false },
+    { "balloon", "MiB", "the memory that the guest shall live with", run_balloon, false },
     { "gdbserver", "[device]", "wait for gdb there (default tcp::1234); none: no more", run_gdbserver, false },
     { "log", "[item,...]", "what is traced, as -d; without an item: show it", run_log, false },
     { "logfile", "[file]", "where traces go; without a file: to stderr", run_logfile, false },

@@ -230,5 +230,6 @@ const struct hmp_command hmp_info_commands[] = {
     { "chardev", "", "character devices", NULL, false },
     { "block", "", "disks", NULL, false },
     { "irq", "", "interrupts", NULL, false },
+    { "balloon", "", "how much memory the balloon leaves the guest", NULL, false },
     { 0 }
 };

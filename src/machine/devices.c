@@ -20,6 +20,7 @@
 #include "machine/fsdevs.h"
 #include "machine/netdevs.h"
 #include "virtio/9p.h"
+#include "virtio/balloon.h"
 #include "virtio/blk.h"
 #include "virtio/console.h"
 #include "virtio/mmio.h"
@@ -386,6 +387,32 @@ static bool create_serialport(struct request *r, GError **err)
     return create_port(r, false, err);
 }
 
+static const struct property balloon_properties[] = {
+    { "deflate-on-oom", "bool", "the guest may take memory back before it kills programs (default off)" },
+    { "free-page-reporting", "bool", "the guest gives back what it does not use, unasked (default off)" },
+    { "guest-stats-polling-interval", "int32", NULL }, { "free-page-hint", "bool", NULL }, { "page-poison", "bool", NULL },
+    { "iothread", "str", NULL }, { "qemu-4-0-config-size", "bool", NULL }, { NULL, NULL, NULL } };
+
+static bool create_balloon(struct request *r, GError **err)
+{
+    struct virtio_balloon_options o;
+    struct board *b = r->all->board;
+    struct virtio_device *vdev;
+    struct place place;
+
+    if (b->balloon)
+        return wrong(err, "%s: there is a balloon already", r->what);
+    if (!props_bool(r->props, "deflate-on-oom", false, &o.deflate_on_oom, err) ||
+        !props_bool(r->props, "free-page-reporting", false, &o.free_page_reporting, err) ||
+        !find_place(r, &place, err) || !finish(r, err))
+        return false;
+    vdev = virtio_balloon_new(&b->lock, b->mem, &o);
+    if (!plug(r, &place, vdev, err))
+        return false;
+    b->balloon = vdev;
+    return true;
+}
+
 static const struct property p9_properties[] = {
     { "fsdev", "str", "id= of the -fsdev to show (required)" },
     { "mount_tag", "str", "what the guest mounts it by, at most 32 characters (required)" },
@@ -492,6 +519,7 @@ static const struct driver drivers[] = {
     { "virtserialport", NULL, "virtio-serial-bus", "Input", "a byte channel: /dev/vportNpM", port_properties, NULL,
       create_serialport },
     VIRTIO_DRIVER("virtio-9p", "Storage", "directory of the host", p9_properties, create_9p),
+    VIRTIO_DRIVER("virtio-balloon", "Misc", "memory that the host may ask back", balloon_properties, create_balloon),
     VIRTIO_DRIVER("virtio-net", "Network", "network card", net_properties, create_net),
 };
 

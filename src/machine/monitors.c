@@ -10,6 +10,7 @@
 #include "debug/hmp.h"
 #include "debug/monitor.h"
 #include "machine/version.h"
+#include "virtio/balloon.h"
 
 struct monitors {
     const struct config *config;
@@ -118,6 +119,27 @@ static void info_pci(struct monitors *m, GString *out)
     }
 }
 
+static void info_balloon(struct monitors *m, GString *out)
+{
+    if (!m->board->balloon)
+        return;
+    g_mutex_lock(&m->board->lock);
+    g_string_append_printf(out, "balloon: actual=%" PRIu64 "\n", virtio_balloon_get(m->board->balloon) >> 20);
+    g_mutex_unlock(&m->board->lock);
+}
+
+static bool balloon(void *opaque, uint64_t bytes)
+{
+    struct monitors *m = opaque;
+
+    if (!m->board->balloon)
+        return false;
+    g_mutex_lock(&m->board->lock);
+    virtio_balloon_set(m->board->balloon, bytes);
+    g_mutex_unlock(&m->board->lock);
+    return true;
+}
+
 static bool info(void *opaque, const char *what, GString *out)
 {
     struct monitors *m = opaque;
@@ -137,6 +159,8 @@ static bool info(void *opaque, const char *what, GString *out)
         info_irq(m, out);
     else if (!strcmp(what, "pci"))
         info_pci(m, out);
+    else if (!strcmp(what, "balloon"))
+        info_balloon(m, out);
     return out->len > before;
 }
 
@@ -272,7 +296,7 @@ struct monitors *monitors_new(const struct config *config, struct board *board, 
     m->board = board;
     m->chardevs = chardevs;
     m->ops = (struct control_ops){
-        .quit = quit, .reset = reset, .powerdown = powerdown, .info = info, .gdbserver = gdbserver,
+        .quit = quit, .reset = reset, .powerdown = powerdown, .info = info, .balloon = balloon, .gdbserver = gdbserver,
         .name = config->name, .version = ARMLET_VERSION, .qemu_version = QEMU_SPELLING_VERSION, .opaque = m,
     };
     m->machine = *ops;

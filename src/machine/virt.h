@@ -18,6 +18,7 @@ struct board {
     struct gicv2 *gic;
     struct device *v2m, *uart, *rtc, *gpio, *fw_cfg;
     struct device *pcie; /* dev/pci.h: the host bridge */
+    struct virtio_device *balloon; /* of the transport that has it; NULL: none */
     struct device *virtio[VIRTIO_SLOTS]; /* virtio/mmio.h frames, all of them, most empty */
     int64_t rtc_offset;                  /* microseconds that the guest's clock is ahead of the host's */
 };
