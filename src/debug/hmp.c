@@ -472,7 +472,12 @@ char *hmp_run(struct hmp *h, const char *line)
         run_command(h, c, args);
     else
         unknown(h, name);
-    return g_string_free(h->out, FALSE);
+    char *text = g_string_free(h->out, FALSE);
+    if (g_utf8_validate(text, -1, NULL)) /* the guest's names may be anything */
+        return text;
+    char *valid = g_utf8_make_valid(text, -1);
+    g_free(text);
+    return valid;
 }
 
 static void add_matches(const struct hmp_command *table, const char *prefix, GPtrArray *out)

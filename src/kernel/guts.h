@@ -22,6 +22,7 @@ struct kernel {
     struct btf *btf;
     bool btf_tried;
     uint64_t root;         /* physical address of the kernel's own page tables; 0: not known */
+    uint64_t root_for;     /* what the vCPUs' TTBR1 were then */
     uint64_t init_task, modules, log; /* found by their shapes; 0: not yet */
     GPtrArray *kept;       /* strings that answers point to, until the next question */
     struct symfile *given; /* -kernel-symbols; NULL: none */

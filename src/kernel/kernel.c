@@ -243,10 +243,18 @@ bool kernel_walk(struct kernel *k, uint64_t table, uint64_t va, uint64_t *pa)
 static bool find_root(struct kernel *k)
 {
     struct kernel_symbol sym;
+    uint64_t tables = 0;
 
-    if (!k->root && kernel_find_symbol(k, "swapper_pg_dir", &sym) && !image_translate(k, sym.va, &k->root))
+    for (unsigned i = 0; i < k->cluster->n; i++) /* early ones give way to others; the ASID in the top does not count */
+        tables = tables * 31 + (k->cluster->cpu[i]->sys.ttbr1_el1 << 16);
+    if (k->root && k->root_for == tables)
+        return true;
+    k->root_for = tables;
+    if (kernel_find_symbol(k, "swapper_pg_dir", &sym) && image_translate(k, sym.va, &k->root))
+        return true;
+    if (!search_root(k, &k->root))
         k->root = 0;
-    return k->root || search_root(k, &k->root);
+    return k->root;
 }
 
 bool kernel_translate(struct kernel *k, uint64_t va, uint64_t *pa)

@@ -147,8 +147,12 @@ static bool print_sections(struct kernel *k, const struct module_layout *l, cons
 
 void kernel_print_module_sections(struct kernel *k, GString *out)
 {
+    gsize before = out->len;
+
     if (kernel_ready(k, out))
         each_module(k, print_sections, out);
+    if (out->len == before)
+        g_string_append(out, "no modules are loaded\n");
 }
 
 /* --- symbols ----------------------------------------------------------------------------------------------------- */

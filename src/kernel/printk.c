@@ -115,6 +115,7 @@ void kernel_print_log(struct kernel *k, GString *out)
 {
     const uint64_t id_mask = (UINT64_C(1) << STATE_SHIFT) - 1;
     struct ring r = { 0 };
+    gsize before = out->len;
 
     if (!kernel_ready(k, out))
         return;
@@ -136,5 +137,7 @@ void kernel_print_log(struct kernel *k, GString *out)
                 break;
         }
     }
+    if (out->len == before)
+        g_string_append(out, "the kernel's log is empty\n");
     ring_free(&r);
 }
