@@ -444,12 +444,14 @@ bool exports_new(const struct config *c, struct netdevs *nets, struct exports **
     for (guint i = 0; i < c->nfs->len; i++)
         if (!parse_export(g_ptr_array_index(c->nfs, i), &list[i], err))
             return false;
-    if (implied) {
+    if (implied)
         list[n++] = (struct nfs_export){.path = implied, .ids = is_real_root() ? NFS_IDS_REAL : NFS_IDS_MAPPED};
-        fprintf(stderr, "%s: nfsroot=: the guest gets this host's %s to read and write\n", report_program(), implied);
-    }
-    if (!n || start(list, n, nets, out, err))
+    if (!n || start(list, n, nets, out, err)) {
+        if (implied)
+            fprintf(stderr, "%s: nfsroot=: the guest gets this host's %s to read and write\n", report_program(),
+                    implied);
         return true;
+    }
     g_prefix_error(err, "%s", implied ? "nfsroot=: " : "-nfs: ");
     exports_free(*out);
     *out = NULL;

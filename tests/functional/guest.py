@@ -18,7 +18,7 @@ consoles = []  # what each guest of the running test has printed: conftest.py
 @functools.lru_cache(None)
 def images(series):
     """(kernel, initramfs with busybox and the virtio modules) of Debian, from the cache or fetched."""
-    line = subprocess.run([ARMLET, "boot", "--kernel", series, "--show"], check=True, timeout=900,
+    line = subprocess.run([ARMLET, "boot", "--kernel", series, "--root", "none", "--show"], check=True, timeout=900,
                           stdout=subprocess.PIPE, text=True).stdout
     words = shlex.split(line)
     return words[words.index("-kernel") + 1], words[words.index("-initrd") + 1]

@@ -88,7 +88,7 @@ def test_panic_exit(append):
 
 
 def test_boot_command():
-    with Guest(["boot", "--smp=2", "--memory", "768M"]) as g:
+    with Guest(["boot", "--root", "none", "--smp=2", "--memory", "768M"]) as g:
         g.shell()
         assert g.cmd("nproc") == "2"
         assert 600 < int(g.cmd("grep MemTotal /proc/meminfo").split()[1]) // 1024 < 768
