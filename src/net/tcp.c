@@ -24,7 +24,7 @@
 enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
 enum { OPT_END = 0, OPT_NOP = 1, OPT_MSS = 2, OPT_SCALE = 3, PROTO_TCP = 6, ETH = NIC_ETHERNET_HEADER };
 enum { OUR_MSS = NIC_MTU - 40, MIN_MSS = 88, DEFAULT_MSS = 536, OUR_SCALE = 7, MAX_SCALE = 14 };
-enum { RECEIVE_MAX = 4 << 20, UNDER_WAY_MAX = 1 << 20, GATHER_BELOW = 32768, CLOSING_TRIES = 8 };
+enum { RECEIVE_MAX = 4 << 20, UNDER_WAY_MAX = 1 << 20, GATHER_BELOW = 32768, CLOSED_BELOW = 16384, CLOSING_TRIES = 8 };
 #define ACK_US   INT64_C(30000)
 #define RTO_US   INT64_C(300000)
 #define RTO_SHIFT_MAX 4
@@ -530,11 +530,11 @@ static bool time_out(struct local_stream *s)
 
 static void send_acks(struct local_stream *s, int64_t now)
 {
-    uint32_t due = s->rcv_nxt - s->acked, opened;
+    uint32_t due = s->rcv_nxt - s->acked, told = s->rcv_adv - s->rcv_nxt;
     size_t busy = s->held + s->queued;
 
-    opened = busy < RECEIVE_MAX ? (uint32_t)(RECEIVE_MAX - busy) : 0;
-    if (opened > s->rcv_adv - s->rcv_nxt && opened - (s->rcv_adv - s->rcv_nxt) > RECEIVE_MAX / 2)
+    /* The guest is told of a window that has opened only when it was (nearly) closed. */
+    if (told < CLOSED_BELOW && busy < RECEIVE_MAX / 2)
         s->ack_now = true;
     if (s->ack_now || due >= 2u * s->mss || (due && s->ack_at && now >= s->ack_at))
         send_empty(s, 0);

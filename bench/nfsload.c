@@ -1,0 +1,201 @@
+/*
+ * Work on files over NFS, as the init of a guest whose root is on the server: each row is "row NAME SECONDS".
+ * Options of the kernel's command line: server=ADDR:PATH (its root, mounted again with other sizes), mountopts=.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { FILE_BYTES = 64 << 20, CHUNK = 1 << 20, SMALL = 4096, READS = 2048, WRITES = 8192 };
+
+static char server[512], options[512];
+
+static void end(void)
+{
+    sync();
+    reboot(RB_POWER_OFF);
+    _exit(1);
+}
+
+static void fail(const char *what)
+{
+    printf("fail %s: %s\n", what, strerror(errno));
+    end();
+}
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void row(const char *name, double start)
+{
+    printf("row %s %.4f\n", name, now() - start);
+}
+
+static void forget(void)
+{
+    int fd;
+
+    sync();
+    fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
+    if (fd < 0 || write(fd, "3", 1) != 1)
+        fail("drop_caches");
+    close(fd);
+}
+
+/* The value of word= on the kernel's command line. */
+static void parameter(const char *word, char *value, size_t size)
+{
+    static char line[4096];
+    FILE *f = fopen("/proc/cmdline", "r");
+    char *p;
+
+    if (!f || !fgets(line, sizeof(line), f))
+        fail("cmdline");
+    fclose(f);
+    p = strstr(line, word);
+    if (!p)
+        fail(word);
+    p += strlen(word);
+    p[strcspn(p, " \n")] = 0;
+    snprintf(value, size, "%s", p);
+}
+
+static void mount_again(const char *where, unsigned size)
+{
+    char text[1200], address[64];
+
+    snprintf(address, sizeof(address), "%.*s", (int)strcspn(server, ":"), server);
+    snprintf(text, sizeof(text), "vers=3,nolock,nosharecache,addr=%s,rsize=%u,wsize=%u,%s", address, size, size, options);
+    mkdir(where, 0755);
+    if (mount(server, where, "nfs", 0, text))
+        fail(where);
+}
+
+static void name_row(char *out, const char *what, unsigned size)
+{
+    sprintf(out, "%s-%uK", what, size >> 10);
+}
+
+static void stream_rows(const char *folder, unsigned size)
+{
+    static char buffer[CHUNK];
+    char path[256], name[64];
+    double start;
+    int fd;
+
+    memset(buffer, 'a', sizeof(buffer));
+    snprintf(path, sizeof(path), "%s/tmp/stream", folder);
+    unlink(path);
+    start = now();
+    fd = open(path, O_CREAT | O_RDWR, 0644);
+    for (unsigned i = 0; i < FILE_BYTES / CHUNK; i++)
+        if (write(fd, buffer, CHUNK) != CHUNK)
+            fail("write");
+    if (fsync(fd) || close(fd))
+        fail("fsync");
+    name_row(name, "write", size);
+    row(name, start);
+    forget();
+    start = now();
+    fd = open(path, O_RDONLY);
+    for (unsigned i = 0; i < FILE_BYTES / CHUNK; i++)
+        if (read(fd, buffer, CHUNK) != CHUNK || buffer[1] != 'a')
+            fail("read");
+    close(fd);
+    name_row(name, "read", size);
+    row(name, start);
+}
+
+static unsigned random_number(void)
+{
+    static unsigned long long s = 88172645463325252ull;
+
+    s ^= s << 13;
+    s ^= s >> 7;
+    s ^= s << 17;
+    return (unsigned)(s >> 16);
+}
+
+static void random_rows(const char *folder)
+{
+    static char buffer[SMALL] __attribute__((aligned(4096)));
+    char path[256];
+    double start;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/tmp/stream", folder);
+    forget();
+    start = now();
+    fd = open(path, O_RDONLY | O_DIRECT);
+    for (unsigned i = 0; i < READS; i++)
+        if (pread(fd, buffer, SMALL, (off_t)(random_number() % (FILE_BYTES / SMALL)) * SMALL) != SMALL)
+            fail("random read");
+    close(fd);
+    row("random-read-4K", start);
+    start = now();
+    fd = open(path, O_RDWR);
+    for (unsigned i = 0; i < WRITES; i++)
+        if (pwrite(fd, buffer, SMALL, (off_t)(random_number() % (FILE_BYTES / SMALL)) * SMALL) != SMALL)
+            fail("random write");
+    if (fsync(fd) || close(fd))
+        fail("fsync");
+    row("random-write-4K", start);
+    unlink(path);
+}
+
+static void command_row(const char *name, const char *command)
+{
+    char *const argv[] = {"sh", "-c", (char *)command, NULL};
+    char *const env[] = {"PATH=/bin:/sbin:/usr/bin:/usr/sbin", "HOME=/tmp", "GIT_OPTIONAL_LOCKS=0", NULL};
+    double start;
+    int status;
+    pid_t pid;
+
+    forget();
+    start = now();
+    pid = fork();
+    if (!pid) {
+        execve("/bin/sh", argv, env);
+        _exit(127);
+    }
+    if (waitpid(pid, &status, 0) != pid || status)
+        fail(name);
+    row(name, start);
+}
+
+int main(void)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    mount("proc", "/proc", "proc", 0, NULL);
+    mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+    parameter("server=", server, sizeof(server));
+    parameter("mountopts=", options, sizeof(options));
+    mount_again("/mnt/large", 1 << 20);
+    mount_again("/mnt/small", 4096);
+    stream_rows("/mnt/large", 1 << 20);
+    stream_rows("/mnt/small", 4096);
+    stream_rows("/mnt/large", 1 << 20);
+    random_rows("/mnt/large");
+    command_row("find", "find / -xdev > /dev/null");
+    command_row("untar", "rm -rf /tmp/untar; mkdir /tmp/untar; tar -xf /data/headers.tar -C /tmp/untar && sync");
+    if (!access("/usr/bin/git", X_OK))
+        command_row("git-status", "git -c safe.directory=* -C /data/repository status --short > /tmp/status");
+    puts("done");
+    end();
+}
