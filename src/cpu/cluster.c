@@ -64,6 +64,7 @@ struct vcpu {
     struct cpu *cpu;
     pthread_t thread;
     atomic_long tid; /* the host's */
+    _Atomic uint64_t cpu_ns; /* used by threads that have ended */
     /* Under cl->threads->lock */
     pthread_cond_t wake;
     enum power power;
@@ -109,12 +110,27 @@ long cpu_host_thread(const struct cpu *cpu)
 
 /* ---- host primitives ---- */
 
-static uint64_t host_ns(void)
+static uint64_t clock_ns(clockid_t clock)
 {
     struct timespec ts;
 
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+    return clock_gettime(clock, &ts) ? 0 : (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t host_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t cluster_cpu_ns(const struct cpu *cpu)
+{
+    struct vcpu *vc = cpu->vcpu;
+    clockid_t clock;
+
+    if (!vc)
+        return 0;
+    bool running = atomic_load(&vc->tid) && !pthread_getcpuclockid(vc->thread, &clock);
+    return atomic_load(&vc->cpu_ns) + (running ? clock_ns(clock) : 0);
 }
 
 static struct timespec to_timespec(uint64_t ns)
@@ -509,6 +525,8 @@ static void *vcpu_thread(void *arg)
         run_guest(vc->cpu);
     timer_delete(vc->timer);
     free_signal_stack(signal_stack);
+    atomic_store(&vc->cpu_ns, atomic_load(&vc->cpu_ns) + clock_ns(CLOCK_THREAD_CPUTIME_ID));
+    atomic_store(&vc->tid, 0);
     return NULL;
 }
 

@@ -35,6 +35,8 @@ static inline bool cpu_must_leave(const struct cpu *cpu)
 
 /* Nanoseconds since start, not counting time spent paused; or what cl->clock_ns says. */
 uint64_t cluster_clock_ns(struct cluster *cl);
+/* Nanoseconds of host CPU that the vCPU's thread has used, with all that it did.  Any thread. */
+uint64_t cluster_cpu_ns(const struct cpu *cpu);
 /*
  * Raise PEND_TIMER at `ns' of that clock (UINT64_MAX: not at all), running or asleep.  The last call counts; an early
  * PEND_TIMER is possible and harmless.  On the vCPU's thread, or while it is quiescent.

@@ -363,7 +363,7 @@ static bool emit_place(struct jit_code *code, const struct cpu *cpu, const struc
     return false;
 }
 
-static uint64_t now_ns(void)
+uint64_t jit_now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -373,7 +373,7 @@ static uint64_t now_ns(void)
 static struct jit_block *translate(struct jit_code *code, struct cpu *cpu, const struct jit_place *at)
 {
     struct segment *s = &code->segment[code->now];
-    uint64_t start = now_ns();
+    uint64_t start = jit_now_ns();
     const uint8_t *cross, *inside;
 
     mem_code_mark(cpu->mem, at->pa_page); /* before its generation and its words are read */
@@ -395,13 +395,13 @@ static struct jit_block *translate(struct jit_code *code, struct cpu *cpu, const
     code->stats.insns += b->insns;
     code->stats.bytes += (uint64_t)(code->emit.x.p - s->free);
     s->free = code->emit.x.p;
-    code->stats.ns += now_ns() - start;
+    code->stats.ns += jit_now_ns() - start;
     return b;
 }
 
 static bool has_room(const struct segment *s)
 {
-    return s->end - s->free >= MIN(ROOM, (s->end - s->start) / 2);
+    return s->end - s->free >= MIN(ROOM, (s->end - s->start) / 8);
 }
 
 enum jit_made jit_code_make(struct jit_code *code, struct cpu *cpu, const struct jit_place *at, struct jit_block **block)

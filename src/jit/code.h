@@ -61,6 +61,7 @@ void jit_code_stats(struct jit_code *code, struct jit_code_stats *out);
 
 
 /* --- between the parts of the engine --- */
+uint64_t jit_now_ns(void);
 void jit_make_stubs(struct jit_stubs *stubs, uint8_t *rw, size_t room, intptr_t exec); /* stubs.c */
 /* What code calls for an operation that it has no code for (jit.c).  Non-zero: guest code is left, for cpu->pc. */
 uint64_t jit_c_op(struct cpu *cpu);

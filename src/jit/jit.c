@@ -67,6 +67,7 @@ struct key {
 
 struct jit_stats {
     uint64_t lookups, slow_mem, interp;
+    uint64_t interp_ns;  /* under a debugger and the like */
     uint64_t c_ops[IR_N_OPCODES]; /* operations run in C */
 };
 
@@ -517,8 +518,10 @@ static void jit_run(struct cpu *cpu)
             cpu_take_interrupt(cpu);
         }
         if (unlikely(cpu->debug_slow || cpu->il)) {
+            uint64_t start = jit_now_ns();
             cpu->hot[HOT_LINK] = 0;
             interp_run_checked(cpu);
+            j->stats.interp_ns += jit_now_ns() - start;
             if (debug_stopped(cpu))
                 return;
         } else {
@@ -547,17 +550,22 @@ static void describe_ops(const struct jit_cpu *j, GString *out)
     }
 }
 
+static double one_in(uint64_t all, uint64_t some)
+{
+    return some ? (double)all / (double)some : (double)all;
+}
+
 static void describe_code(struct jit_code *code, GString *out)
 {
     struct jit_code_stats s;
 
     jit_code_stats(code, &s);
     g_string_append_printf(out,
-        "code: %" PRIu64 " blocks of %.1f instructions translated in %.1f ms (%.0f ns an instruction), %.1f bytes of code "
+        "code: %" PRIu64 " blocks of %.1f instructions translated in %.3f s (%.0f ns an instruction), %.1f bytes of code "
         "a guest byte\n"
         "  %" PRIu64 " links; %" PRIu64 " blocks kept in %.1f of %.1f MiB, %u segments, %" PRIu64 " thrown away, %" PRIu64
         " waits for vCPUs\n",
-        s.made, s.made ? (double)s.insns / (double)s.made : 0, (double)s.ns / 1e6,
+        s.made, s.made ? (double)s.insns / (double)s.made : 0, (double)s.ns / 1e9,
         s.insns ? (double)s.ns / (double)s.insns : 0, s.insns ? (double)s.bytes / (double)s.insns / 4 : 0,
         s.links, s.blocks, (double)s.used / (1 << 20), (double)s.size / (1 << 20), s.segments, s.evictions, s.waits);
 }
@@ -570,9 +578,11 @@ void jit_describe(const struct cpu *cpu, GString *out)
     if (cpu->index == 0)
         describe_code(j->code, out);
     g_string_append_printf(out,
-        "vCPU %u: %" PRIu64 " instructions run, %" PRIu64 " interpreted; %" PRIu64 " run loop lookups, %" PRIu64
-        " TLB refills, %u address spaces\n",
-        cpu->index, cpu->icount, s->interp, s->lookups, s->slow_mem, j->nspaces);
+        "vCPU %u: %" PRIu64 " instructions in %.2f s of CPU (%.2f s in the interpreter; %" PRIu64 " instructions had no code)\n"
+        "  %" PRIu64 " lookups of blocks in the run loop (one in %.0f instructions), %" PRIu64
+        " TLB refills (one in %.0f), %u address spaces\n",
+        cpu->index, cpu->icount, (double)cluster_cpu_ns(cpu) / 1e9, (double)s->interp_ns / 1e9, s->interp,
+        s->lookups, one_in(cpu->icount, s->lookups), s->slow_mem, one_in(cpu->icount, s->slow_mem), j->nspaces);
     describe_ops(j, out);
 }
 

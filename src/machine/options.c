@@ -244,7 +244,7 @@ static enum answer opt_accel(struct config *c, const char *arg, GError **err)
                        !props_finish(p, "-accel", err)))
         r = WRONG;
     if (r == GO_ON && size > 1024)
-        r = wrong(err, "-accel tb-size=%" PRIu64 ": at most 1024 MiB of host code a vCPU", size);
+        r = wrong(err, "-accel tb-size=%" PRIu64 ": at most 1024 MiB of host code", size);
     if (r == GO_ON)
         jit_set_cache_size(size << 20);
     props_free(p);

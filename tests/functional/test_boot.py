@@ -28,6 +28,19 @@ def test_shell_and_poweroff(series, smp):
         assert g.wait() == 0
 
 
+def test_small_code_cache():
+    """2 MiB of host code for what needs 30: code is thrown away all the time, while other vCPUs run it."""
+    with Guest(board(smp=4) + ["-accel", "tcg,tb-size=2,stats=on"]) as g:
+        g.shell()
+        assert g.cmd("nproc") == "4"
+        g.child.sendline("poweroff -f")
+        assert g.wait() == 0
+        kept, size, evicted = re.search(r"blocks kept in ([\d.]+) of ([\d.]+) MiB, \d+ segments, (\d+) thrown away",
+                                        g.child.before).groups()
+        assert float(kept) <= float(size) == 2.0
+        assert int(evicted) > 100
+
+
 def test_power_button_device():
     with Guest(board()) as g:
         g.shell()
