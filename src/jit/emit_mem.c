@@ -11,6 +11,7 @@
 #include "jit/emit.h"
 
 #include "base/report.h"
+#include "jit/check.h"
 #include "jit/x86_sse.h"
 
 static bool is_store(unsigned op)
@@ -112,7 +113,7 @@ static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool st
     struct hmem entry = mop & MO_UNPRIV ? MEM(t1, 0) : MEMX(table, t1, 0, 0);
     x86_alu_rm(&e->x, true, ALU_XOR, t0, plus(entry, tag));
     x86_test_ri(&e->x, true, t0, (int32_t)(0xfffff000u | (wide ? 0 : bytes - 1)));
-    struct cold *c = emit_cold(e, COLD_MEM, x86_jcc(&e->x, CC_NE));
+    struct cold *c = emit_cold(e, COLD_MEM, jit_check_mmu ? x86_jmp(&e->x) : x86_jcc(&e->x, CC_NE));
     c->hit = e->x.p;
     x86_load(&e->x, true, t1, plus(entry, offsetof(struct jtlb_entry, addend)));
     c->ea = ea;
@@ -406,10 +407,10 @@ void emit_memory_cold(struct emit *e, struct cold *c)
     const struct ir *ir = &e->block->ir[c->id];
     uint8_t *slow = NULL, *slow2 = NULL;
 
-    if (is_wide(ir->op) && is_pair(ir->op) && (ir->k & MO_SIZE) == MO_128)
+    if (is_wide(ir->op) && is_pair(ir->op) && (ir->k & MO_SIZE) == MO_128 && !jit_check_mmu)
         split_pair(e, c, is_store(ir->op));
 
-    if (c->bytes > 1 && !(ir->k & MO_ALIGN)) {
+    if (c->bytes > 1 && !(ir->k & MO_ALIGN) && !jit_check_mmu) {
         x86_test_ri(&e->x, true, c->t0, (int32_t)0xfffff000u);
         slow = x86_jcc(&e->x, CC_NE);
         x86_lea(&e->x, true, c->t0, c->ea);
@@ -430,6 +431,8 @@ void emit_memory_cold(struct emit *e, struct cold *c)
             x86_store(&e->x, true, a, data_reg(e, c, i, c->t0));
         }
     }
+    if (ir->op == IR_store_ex)
+        x86_store(&e->x, true, HOT(HOT_A + 2), (unsigned)c->imm[0]);
     emit_c_op(e, ir, c->insn, c->keep);
     if (!is_store(ir->op))
         cold_results(e, ir, c);

@@ -28,6 +28,7 @@
 #include "cpu/interp.h"
 #include "cpu/prim.h"
 #include "cpu/tlb.h"
+#include "jit/check.h"
 #include "jit/code.h"
 
 enum {
@@ -89,12 +90,18 @@ struct jit_cpu {
     struct jump *jumps;
     uint8_t *return_stack;
     struct jit_stats stats;
+    struct jit_check_counts checked;
 };
 
 void jit_set_cache_size(uint64_t bytes)
 {
     if (bytes)
         cache_size = MAX(bytes, UINT64_C(256) << 10) & ~UINT64_C(4095);
+}
+
+void jit_set_check_mmu(void)
+{
+    jit_check_mmu = true;
 }
 
 /* --- address spaces -------------------------------------------------------------------------------------- */
@@ -265,6 +272,8 @@ static void on_tlbi(void *opaque, struct cpu *cpu, const struct tlb_op *op, unsi
             /* bits 63 to 56 are a tag where the top byte is ignored */
             if (!((t->rtag ^ va) << 8 >> 20) || !((t->wtag ^ va) << 8 >> 20))
                 t->rtag = t->wtag = JTLB_NONE;
+            if (unlikely(jit_check_mmu))
+                jit_check_gone(j->cpu, j->spaces[s].table, va);
         }
         if (maybe_executed(j, va))
             drop_keys(j);
@@ -350,6 +359,20 @@ static bool may_sleep(unsigned op)
     return op == IR_barrier || op == IR_h_wfi || op == IR_h_wfe || op == IR_h_hvc;
 }
 
+static bool is_write(unsigned op)
+{
+    return !(op == IR_load || op == IR_load_pair || op == IR_load_w || op == IR_load_pair_w || op == IR_load_ex ||
+             op == IR_load_ex_pair);
+}
+
+static void check_access(struct jit_cpu *j, const struct ir *ir, uint64_t va)
+{
+    unsigned mop = ir_mop(ir);
+    const uint64_t *table = &j->cpu->hot[mop & MO_UNPRIV ? HOT_UTLB : HOT_TABLE];
+
+    jit_check_access(j->cpu, (const struct jtlb_entry *)(uintptr_t)*table, va, mop, is_write(ir->op), &j->checked);
+}
+
 /* Runs the operation that is described behind the call. */
 uint64_t jit_c_op(struct cpu *cpu)
 {
@@ -375,6 +398,8 @@ uint64_t jit_c_op(struct cpu *cpu)
     fold_flags(cpu);
     j->stats.c_ops[ir.op]++;
     const union vreg *in = (const union vreg *)&cpu->hot[HOT_A];
+    if (unlikely(jit_check_mmu) && is_plain_access(ir.op))
+        check_access(j, &ir, in[0].d[0]);
     bool ok = ir_eval_op(cpu, &ir, in, (union vreg *)&cpu->hot[HOT_R]);
     if (unlikely(!ok || cpu->leave & (LEAVE_FAULT | LEAVE_EXC))) {
         cpu->icount += !(cpu->leave & LEAVE_FAULT);
@@ -583,6 +608,9 @@ void jit_describe(const struct cpu *cpu, GString *out)
         " TLB refills (one in %.0f), %u address spaces\n",
         cpu->index, cpu->icount, (double)cluster_cpu_ns(cpu) / 1e9, (double)s->interp_ns / 1e9, s->interp,
         s->lookups, one_in(cpu->icount, s->lookups), s->slow_mem, one_in(cpu->icount, s->slow_mem), j->nspaces);
+    if (jit_check_mmu)
+        g_string_append_printf(out, "  checked: %" PRIu64 " TLB hits, %" PRIu64 " of them ahead of an invalidation\n",
+                               j->checked.hits, j->checked.ahead);
     describe_ops(j, out);
 }
 

@@ -10,6 +10,8 @@ extern const struct cpu_engine jit_engine;
 
 /* Before the first vCPU is made: bytes of host code to keep at most (0: the default). */
 void jit_set_cache_size(uint64_t bytes);
+/* Before the first vCPU is made: hold every access against the page tables (jit/check.h). */
+void jit_set_check_mmu(void);
 /*
  * For tests: translates n words as one block, runs it once on a vCPU of this engine as if they stood at cpu->pc, and
  * forgets it.  Returns how many instructions the block took in.

@@ -229,7 +229,7 @@ static enum answer opt_memory(struct config *c, const char *arg, GError **err)
 
 static enum answer opt_accel(struct config *c, const char *arg, GError **err)
 {
-    static const char *const ignored[] = { "thread", "one-insn-per-tb", "split-wx", "check", NULL };
+    static const char *const ignored[] = { "thread", "one-insn-per-tb", "split-wx", NULL };
 
     if (is_help(arg)) {
         printf("Accelerators supported:\ntcg\ninterp\n");
@@ -240,6 +240,11 @@ static enum answer opt_accel(struct config *c, const char *arg, GError **err)
     uint64_t size;
     props_ignore(p, ignored);
     enum answer r = set_accel(c, name ? name : "", err);
+    const char *check = props_get(p, "check");
+    if (r == GO_ON && check && strcmp(check, "mmu"))
+        r = wrong(err, "-accel check=%s: only check=mmu is known", check);
+    else if (r == GO_ON && check)
+        jit_set_check_mmu();
     if (r == GO_ON && (!props_bool(p, "stats", false, &c->stats, err) || !props_number(p, "tb-size", 0, &size, err) ||
                        !props_finish(p, "-accel", err)))
         r = WRONG;
