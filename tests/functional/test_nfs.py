@@ -129,7 +129,7 @@ def test_names(tree):
     """What the guest's kernel lets through of strange names arrives as it is."""
     with Guest(article(tree, ",vers=3,tcp")) as g:
         g.shell()
-        g.cmd("mkdir /root/names; cd /root/names; touch -- $(printf '\\377\\376') 'a b' '..x' '-f' \"$(printf 'a\\nb')\"")
+        g.cmd("mkdir /root/names; cd /root/names; touch $(printf '\\377\\376'); touch 'a b' '..x' ./-f \"$(printf 'a\\nb')\"")
         g.cmd("touch $(head -c 255 /dev/zero | tr '\\0' n)")
         assert "name too long" in g.cmd("touch $(head -c 256 /dev/zero | tr '\\0' n) 2>&1")
         off(g)
