@@ -23,6 +23,7 @@
 enum chardev_event {
     CHARDEV_OPENED, /* somebody is at the other end now (socket accepted, pty opened) */
     CHARDEV_CLOSED, /* he is gone; what is written meanwhile is dropped by the back end */
+    CHARDEV_ENDED,  /* he sends no more, and still reads (a pipe's end) */
     CHARDEV_BREAK,  /* a break condition came in (C-a b) */
     CHARDEV_RESIZED /* the terminal's size changed; see chardev.rows and cols */
 };

@@ -383,6 +383,8 @@ static void event(void *opaque, enum chardev_event what)
 {
     struct qmp *q = opaque;
 
+    if (what != CHARDEV_OPENED && what != CHARDEV_CLOSED)
+        return;
     outbox_clear(&q->out);
     if (what == CHARDEV_OPENED)
         greet(q);

@@ -106,6 +106,8 @@ static void other_end_gone(struct stream *s)
     g_mutex_unlock(&s->lock);
     if (s->closed)
         s->closed(s);
+    else
+        chardev_send_event(&s->chr, CHARDEV_ENDED);
 }
 
 static void read_input(struct stream *s)

@@ -243,8 +243,9 @@ static void handle_event(void *opaque, enum chardev_event event)
 {
     struct port *p = opaque;
 
-    if (p->console || (event != CHARDEV_OPENED && event != CHARDEV_CLOSED))
+    if (p->console || (event != CHARDEV_OPENED && event != CHARDEV_CLOSED && event != CHARDEV_ENDED))
         return; /* a console is there whether or not somebody looks at it */
+    /* The end of the input is for the guest to see: its reads end only when the port is closed. */
     g_mutex_lock(p->serial->vdev.lock);
     if (p->host_open != (event == CHARDEV_OPENED)) {
         p->host_open = event == CHARDEV_OPENED;
