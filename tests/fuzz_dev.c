@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "dev/fw_cfg.h"
@@ -20,6 +21,8 @@
 #include "dev/pl031.h"
 #include "dev/pl061.h"
 #include "fake_chardev.h"
+#include "virtio/9p.h"
+#include "virtio/balloon.h"
 #include "virtio/blk.h"
 #include "virtio/console.h"
 #include "virtio/mmio.h"
@@ -27,8 +30,8 @@
 #include "virtio/pci.h"
 #include "virtio/rng.h"
 
-enum { RAM_BASE = 0x40000000, RAM_SIZE = 0x100000, RINGS = 0x10000 };
-enum { CPUS = 4, MAX_DEVICES = 16, DISK_SIZE = 1 << 20, FRAMES = 8 };
+enum { RAM_BASE = 0x40000000, RAM_SIZE = 0x200000, RINGS = 0x10000 };
+enum { CPUS = 4, MAX_DEVICES = 18, DISK_SIZE = 1 << 20, FRAMES = 10, DATA = RINGS * FRAMES };
 enum { ECAM = 0x3f000000, PCI_MMIO = 0x10000000, PCI_PIO = 0x3eff0000, PCI_CARDS = 3 };
 
 static GMutex lock;
@@ -107,6 +110,146 @@ static struct virtio_device *new_serial(void)
     virtio_serial_add_port(vdev, &(struct virtio_port_options){true, NULL, &chars[1]->chr, -1});
     virtio_serial_add_port(vdev, &(struct virtio_port_options){false, "fuzz", &chars[2]->chr, -1});
     return vdev;
+}
+
+/* --- a directory ---------------------------------------------------------------------------------------- */
+
+static char *export_dir;
+static struct p9_fs *export_fs;
+
+static struct virtio_device *new_9p(void)
+{
+    struct p9_options o = {.model = rnd() & 1 ? P9_NONE : P9_MAPPED_FILE, .fmode = 0600, .dmode = 0700};
+    const char *why;
+
+    export_dir = g_dir_make_tmp("armlet-fuzz-XXXXXX", NULL);
+    o.path = export_dir;
+    if (!export_dir || p9_fs_new(&export_fs, &o, &why) < 0) {
+        fprintf(stderr, "no directory to export\n");
+        exit(1);
+    }
+    return virtio_9p_new(&lock, mem, export_fs, "fuzz");
+}
+
+static void remove_export(void)
+{
+    g_autofree char *command = g_strdup_printf("rm -rf %s", export_dir);
+
+    p9_fs_free(export_fs);
+    if (system(command))
+        fprintf(stderr, "%s: not removed\n", export_dir);
+    g_free(export_dir);
+}
+
+/* What a message has: f a fid, n a name, w up to 16 of them, digits a number of so many bytes. */
+static const struct shape {
+    uint8_t type;
+    const char *fields;
+} shapes[] = {
+    {8, "f"},      {12, "f4"},    {14, "fn444"}, {16, "fnn4"},  {18, "fn4444"}, {20, "ffn"},       {22, "f"},
+    {24, "f8"},    {26, "f44448888"}, {30, "ffn"}, {32, "fn84"}, {40, "f84"},   {50, "f4"},        {52, "f14884n"},
+    {54, "f1884n"}, {70, "ffn"},  {72, "fn44"},  {74, "fnfn"},  {76, "fn4"},    {100, "4v"},       {104, "f0nn4"},
+    {108, "2"},    {110, "ffw"},  {116, "f84"},  {118, "f84d"}, {120, "f"},     {122, "f"},        {110, "ffw"},
+    {110, "ffw"},  {12, "f4"},    {14, "fn444"}, {40, "f84"},   {99, "8"},
+};
+
+struct message {
+    uint8_t bytes[2048], *end;
+};
+
+static void add_bytes(struct message *m, const void *data, size_t n)
+{
+    if (n <= (size_t)(m->bytes + sizeof(m->bytes) - m->end)) {
+        memmove(m->end, data, n);
+        m->end += n;
+    }
+}
+
+static void add_number(struct message *m, uint64_t v, unsigned size)
+{
+    add_bytes(m, &v, size);
+}
+
+static void add_name(struct message *m)
+{
+    static const char *const names[] = {"a", "b", "c", "d", "..", ".", "", "e/f", "user.x", ".virtfs_metadata", "a\0b"};
+    unsigned i = below(3) ? below(4) : below(11);
+    size_t len = i == 10 ? 3 : strlen(names[i]);
+
+    add_number(m, below(200) ? len : rnd(), 2);
+    add_bytes(m, names[i], len);
+}
+
+static uint64_t any_number(void)
+{
+    return below(4) ? below(70000) : below(2) ? UINT64_C(1) << below(64) : rnd();
+}
+
+static void add_field(struct message *m, char field)
+{
+    if (field == 'z')
+        add_number(m, 0, 4);
+    else if (field == 'f')
+        add_number(m, below(50) ? below(8) : rnd(), 4);
+    else if (field == '0')
+        add_number(m, UINT32_MAX, 4);
+    else if (field == 'n')
+        add_name(m);
+    else if (field == 'v')
+        add_bytes(m, "\x08\0" "9P2000.L", 10);
+    else if (field == 'd')
+        add_bytes(m, m->bytes, below(500));
+    else if (field == 'w') {
+        unsigned n = below(5);
+
+        add_number(m, n, 2);
+        while (n--)
+            add_name(m);
+    } else {
+        add_number(m, any_number(), (unsigned)(field - '0'));
+    }
+}
+
+static const struct shape *any_shape(void)
+{
+    const struct shape *shape = &shapes[below(G_N_ELEMENTS(shapes))];
+
+    return shape->type == 100 && below(20) ? &shapes[below(8)] : shape; /* which begins all over */
+}
+
+static const struct shape attach = {104, "z0nn4"};
+
+/* A 9P request in descriptors 0 and 1 of the table. */
+static void write_9p_request(uint64_t table, const struct shape *shape)
+{
+    uint64_t base = RAM_BASE + DATA + below(64) * 0x2000;
+    struct message m = {.end = m.bytes};
+    uint32_t size;
+    struct {
+        uint64_t addr;
+        uint32_t len;
+        uint16_t flags, next;
+    } d[2] = {{base, 0, 1, 1}, {base + 0x800, below(300) ? 0x1800 : below(64), 2, 0}};
+
+    add_number(&m, 0, 4);
+    add_number(&m, shape->type, 1);
+    add_number(&m, below(6), 2);
+    for (const char *f = shape->fields; *f; f++)
+        add_field(&m, *f);
+    if (below(100) == 0)
+        m.end -= below((unsigned)(m.end - m.bytes) + 1);
+    size = below(100) ? (uint32_t)(m.end - m.bytes) : (uint32_t)rnd();
+    memcpy(m.bytes, &size, 4);
+    d[0].len = (uint32_t)(m.end - m.bytes);
+    mem_write(mem, base, m.bytes, sizeof(m.bytes));
+    mem_write(mem, table, d, sizeof(d));
+}
+
+static struct virtio_device *new_balloon(void)
+{
+    static const struct virtio_balloon_options all = {true, true};
+
+    return virtio_balloon_new(&lock, mem, &all);
 }
 
 /* --- a network that sends back what it gets, some of it again and larger ------------------------------- */
@@ -288,6 +431,8 @@ static void build(void)
     virtio_mmio_attach(devices[first_virtio + 4], new_serial());
     virtio_mmio_attach(devices[first_virtio + 6], new_net(0));
     virtio_mmio_attach(devices[first_virtio + 7], new_net(1));
+    virtio_mmio_attach(devices[first_virtio + 8], new_9p());
+    virtio_mmio_attach(devices[first_virtio + 9], new_balloon());
     build_pci();
 }
 
@@ -301,6 +446,7 @@ static void tear_down(void)
     for (unsigned i = 0; i < 3; i++)
         chardev_free(&chars[i]->chr);
     mem_free(mem);
+    remove_export();
 }
 
 /* --- traffic -------------------------------------------------------------------------------------------- */
@@ -374,7 +520,7 @@ static void write_desc(uint64_t table, unsigned i, unsigned n)
         uint64_t addr;
         uint32_t len;
         uint16_t flags, next;
-    } d = {RAM_BASE + RINGS * 8 + below(RAM_SIZE - RINGS * 8), below(4) ? below(4096) & ~511u : below(64),
+    } d = {RAM_BASE + DATA + below(RAM_SIZE - DATA), below(4) ? below(4096) & ~511u : below(64),
            (uint16_t)(below(3) == 0) | (uint16_t)(below(2) << 1), (uint16_t)((i + 1) % n)};
 
     if (below(100) == 0)
@@ -397,7 +543,7 @@ static void write_desc(uint64_t table, unsigned i, unsigned n)
 static void write_blk_request(uint64_t table)
 {
     static const uint32_t types[] = {0, 1, 4, 8, 11, 13, 99};
-    uint64_t base = RAM_BASE + RINGS * 8 + below(64) * 0x2000;
+    uint64_t base = RAM_BASE + DATA + below(64) * 0x2000;
     uint32_t sectors = DISK_SIZE / 512;
     uint32_t header[8] = {types[below(7)], 0, below(sectors + 8), 0, below(sectors), 0, below(16), 0};
     bool reads = header[0] == 0 || header[0] == 8;
@@ -415,7 +561,7 @@ static void write_blk_request(uint64_t table)
 /* A frame as a driver sends it, or room for one, in descriptors 0 and 1. */
 static void write_net_request(uint64_t table, bool sends)
 {
-    uint64_t base = RAM_BASE + RINGS * 8 + below(64) * 0x1000;
+    uint64_t base = RAM_BASE + DATA + below(64) * 0x1000;
     uint8_t header[12] = {below(2) ? 1 : 0, below(4) ? 0 : (uint8_t)below(6), 0, 0, 0xb4, 5, (uint8_t)below(80), 0, 16};
     struct {
         uint64_t addr;
@@ -485,7 +631,10 @@ static void queue_traffic(unsigned f)
         if (f < 2 && n > 2 && below(4)) {
             write_blk_request(vq->desc_pa);
             head = 0;
-        } else if (f >= 6 && n > 2 && below(4)) {
+        } else if (f == 8 && n > 2 && below(8)) {
+            write_9p_request(vq->desc_pa, any_shape());
+            head = 0;
+        } else if (f >= 6 && f < 8 && n > 2 && below(4)) {
             write_net_request(vq->desc_pa, vq->index == 1);
             head = 0;
         } else {
@@ -499,6 +648,24 @@ static void queue_traffic(unsigned f)
     wr32(r, 0x050, below(10) ? vq->index : below(100));
     if (below(4) == 0)
         wr32(r, 0x064, 3);
+}
+
+/* Requests in a row: a session that is knocked over by each second one would get nowhere. */
+static void p9_traffic(void)
+{
+    const struct mem_region *r = &devices[first_virtio + 8]->regs;
+    struct virtq *vq = virtio_queue(virtio_mmio_vdev(devices[first_virtio + 8]), 0);
+
+    if (!vq->ready || vq->num < 2 || vq->vdev->broken)
+        set_up_device(8);
+    for (unsigned i = below(1000); i && vq->ready && vq->num >= 2; i--) {
+        write_9p_request(vq->desc_pa, below(20) ? any_shape() : &attach);
+        store16(vq->avail_pa + 4 + 2 * (vq->last_avail % vq->num), 0);
+        store16(vq->avail_pa + 2, (uint16_t)(vq->last_avail + 1));
+        wr32(r, 0x050, 0);
+        if (below(8) == 0)
+            g_usleep(below(100)); /* the workers may get ahead */
+    }
 }
 
 static void character_traffic(void)
@@ -581,6 +748,13 @@ static void take_step(uint64_t step)
         break;
     case 9:
         pci_traffic();
+        break;
+    case 10:
+        if (below(100) == 0) {
+            p9_traffic();
+            break;
+        }
+        queue_traffic(below(FRAMES));
         break;
     case 7:
         if (below(16) == 0)
