@@ -18,7 +18,7 @@ void gdb_regs_free(struct gdb_regs *r);
 /* The target description, owned by r. */
 const char *gdb_regs_xml(const struct gdb_regs *r);
 /* Those of the `g' packet come first. */
-enum { GDB_G_REGS = 68, GDB_REG_MAX = 16 };
+enum { GDB_REG_PC = 32, GDB_G_REGS = 68, GDB_REG_MAX = 16 };
 /* Bytes of register n, 0 when there is none. */
 size_t gdb_reg_size(const struct gdb_regs *r, unsigned n);
 /* Little-endian into or from gdb_reg_size() bytes; false: no such register, or it cannot be read (written). */

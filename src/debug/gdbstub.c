@@ -21,6 +21,8 @@
 #include "debug/gdb_link.h"
 #include "debug/gdb_regs.h"
 #include "debug/peek.h"
+#include "debug/scout.h"
+#include "kernel/kernel.h"
 
 /* qqemu.sstep */
 enum { SSTEP_ENABLE = 1, SSTEP_NOIRQ = 2, SSTEP_NOTIMER = 4, SSTEP_ALL = 7 };
@@ -47,7 +49,8 @@ struct gdbstub {
     bool interrupted;
     unsigned sstep, points;
     unsigned g_thread, c_thread; /* vCPU numbers: for registers and memory; for c and s */
-    unsigned list_next;
+    struct scout *scout; /* NULL: not sent */
+    bool relocated;      /* the debugger has been told where the kernel runs */
     GMutex lock;
     struct hit hits[CPU_MAX];
     GSource *hit_source;
@@ -153,6 +156,79 @@ static bool get_thread(struct gdbstub *g, struct reader *r, int *thread)
 static struct cpu *selected(struct gdbstub *g)
 {
     return g->cluster->cpu[g->g_thread];
+}
+
+/* --- the kernel before its MMU is on ----------------------------------------------------------------------- */
+
+/*
+ * A debugger that was told where the kernel will run (query_offsets) has its symbols there.  Until the kernel has got
+ * there it runs at its physical address; to the debugger the program counter is then what it will be.
+ */
+static bool kernel_at(struct gdbstub *g, struct kernel_place *p)
+{
+    return g->relocated && kernel_where(control_kernel(g->control), p);
+}
+
+static uint64_t shown_pc(struct gdbstub *g, const struct cpu *cpu, uint64_t pc)
+{
+    struct kernel_place p;
+
+    if (cpu->el == 1 && kernel_at(g, &p) && pc - p.text_pa < p.size)
+        return pc - p.text_pa + p.text_va;
+    return pc;
+}
+
+/* The other way: where pc is in the image, it is meant in the half of the address space in which the vCPU is now. */
+static uint64_t meant_pc(struct gdbstub *g, const struct cpu *cpu, uint64_t pc)
+{
+    struct kernel_place p;
+
+    if (!(cpu->pc >> 63) && cpu->el == 1 && kernel_at(g, &p) && pc - p.text_va < p.size)
+        return pc - p.text_va + p.text_pa;
+    return pc;
+}
+
+/* While the kernel has not moved yet a breakpoint is at either address.  false: there is no second one. */
+static bool second_address(struct gdbstub *g, uint64_t addr, uint64_t *second)
+{
+    struct kernel_place p;
+
+    if (kernel_is_relocated(control_kernel(g->control)) || !kernel_at(g, &p) || addr - p.text_va >= p.size)
+        return false;
+    *second = addr - p.text_va + p.text_pa;
+    return true;
+}
+
+static void send_scout(struct gdbstub *g)
+{
+    if (!g->scout)
+        g->scout = scout_send(g->cluster, control_kernel(g->control));
+}
+
+static void hear_scout(struct gdbstub *g)
+{
+    struct kernel *k = control_kernel(g->control);
+    uint64_t text_va;
+
+    if (g->scout && !kernel_is_relocated(k) && scout_result(g->scout, &text_va)) {
+        kernel_predict(k, text_va);
+        g->relocated = true;
+    }
+}
+
+/*
+ * qOffsets: TextSeg is the first segment's address, and moves all sections of a file with it.  For a kernel that has
+ * still to move itself the scout tells where to; without a kernel nothing is said.
+ */
+static void query_offsets(struct gdbstub *g)
+{
+    struct kernel_place p;
+    char text[40];
+
+    hear_scout(g);
+    g->relocated = kernel_where(control_kernel(g->control), &p);
+    g_snprintf(text, sizeof text, "TextSeg=%" PRIx64, g->relocated ? p.text_va : 0);
+    reply(g, g->relocated ? text : "");
 }
 
 /* --- stop ----------------------------------------------------------------------------------------------- */
@@ -263,7 +339,8 @@ static void prepare(struct gdbstub *g, struct cpu *cpu, const struct plan *plan)
         debug_hold(cpu);
         return;
     }
-    debug_set_step_range(cpu, plan->action[i] == RANGE ? plan->start[i] : 0, plan->action[i] == RANGE ? plan->end[i] : 0);
+    bool range = plan->action[i] == RANGE;
+    debug_set_step_range(cpu, range ? meant_pc(g, cpu, plan->start[i]) : 0, range ? meant_pc(g, cpu, plan->end[i]) : 0);
     debug_set_step_masks_interrupts(cpu, g->sstep & SSTEP_NOIRQ);
     debug_set_single_step(cpu, step);
     debug_release(cpu);
@@ -298,7 +375,7 @@ static void old_resume(struct gdbstub *g, struct reader *r, bool step, bool sign
         return;
     }
     if (get_hex(r, &value))
-        g->cluster->cpu[g->c_thread]->pc = value;
+        g->cluster->cpu[g->c_thread]->pc = meant_pc(g, g->cluster->cpu[g->c_thread], value);
     plan_all(&plan, GO);
     if (step)
         plan.action[g->c_thread] = STEP;
@@ -353,13 +430,39 @@ static void vcont(struct gdbstub *g, struct reader *r)
 
 /* --- registers and memory --------------------------------------------------------------------------------- */
 
+static bool read_register(struct gdbstub *g, unsigned n, uint8_t *buf)
+{
+    uint64_t pc;
+
+    if (!gdb_reg_read(g->regs, selected(g), n, buf))
+        return false;
+    if (n == GDB_REG_PC) {
+        memcpy(&pc, buf, sizeof pc);
+        pc = shown_pc(g, selected(g), pc);
+        memcpy(buf, &pc, sizeof pc);
+    }
+    return true;
+}
+
+static bool write_register(struct gdbstub *g, unsigned n, uint8_t *buf)
+{
+    uint64_t pc;
+
+    if (n == GDB_REG_PC) {
+        memcpy(&pc, buf, sizeof pc);
+        pc = meant_pc(g, selected(g), pc);
+        memcpy(buf, &pc, sizeof pc);
+    }
+    return gdb_reg_write(g->regs, selected(g), n, buf);
+}
+
 static void read_g(struct gdbstub *g)
 {
     GString *s = g_string_new(NULL);
     uint8_t buf[GDB_REG_MAX];
 
     for (unsigned n = 0; n < GDB_G_REGS; n++)
-        if (gdb_reg_read(g->regs, selected(g), n, buf))
+        if (read_register(g, n, buf))
             append_hex(s, buf, gdb_reg_size(g->regs, n));
     reply_free(g, s);
 }
@@ -370,7 +473,7 @@ static void write_g(struct gdbstub *g, struct reader *r)
     bool ok = true;
 
     for (unsigned n = 0; ok && n < GDB_G_REGS && *r->p; n++)
-        ok = get_bytes(r, buf, gdb_reg_size(g->regs, n)) && gdb_reg_write(g->regs, selected(g), n, buf);
+        ok = get_bytes(r, buf, gdb_reg_size(g->regs, n)) && write_register(g, n, buf);
     reply_ok(g, ok);
 }
 
@@ -385,7 +488,7 @@ static void read_p(struct gdbstub *g, struct reader *r)
     }
     size_t size = gdb_reg_size(g->regs, (unsigned)n);
     GString *s = g_string_new(NULL);
-    if (gdb_reg_read(g->regs, selected(g), (unsigned)n, buf))
+    if (read_register(g, (unsigned)n, buf))
         append_hex(s, buf, size);
     else
         while (size--)
@@ -400,7 +503,7 @@ static void write_p(struct gdbstub *g, struct reader *r)
 
     bool ok = get_hex(r, &n) && n <= 0xffff && get_char(r, '=') && gdb_reg_size(g->regs, (unsigned)n) &&
               get_bytes(r, buf, gdb_reg_size(g->regs, (unsigned)n)) &&
-              gdb_reg_write(g->regs, selected(g), (unsigned)n, buf);
+              write_register(g, (unsigned)n, buf);
     reply_ok(g, ok);
 }
 
@@ -415,7 +518,7 @@ static void read_m(struct gdbstub *g, struct reader *r)
     }
     len = MIN(len, sizeof buf);
     size_t n = g->physical ? (peek_phys(g->cluster->cpu[0]->mem, addr, buf, len) ? len : 0)
-                           : peek_virt(selected(g), addr, buf, len);
+                           : peek_virt(selected(g), control_kernel(g->control), addr, buf, len);
     if (len && !n) {
         reply(g, "E14");
         return;
@@ -428,7 +531,7 @@ static void read_m(struct gdbstub *g, struct reader *r)
 static void store(struct gdbstub *g, uint64_t addr, const uint8_t *buf, size_t len)
 {
     bool ok = g->physical ? poke_phys(g->cluster->cpu[0]->mem, addr, buf, len)
-                          : poke_virt(selected(g), addr, buf, len) == len;
+                          : poke_virt(selected(g), control_kernel(g->control), addr, buf, len) == len;
     reply(g, ok ? "OK" : "E14");
 }
 
@@ -477,7 +580,7 @@ static void point(struct gdbstub *g, struct reader *r, bool insert)
 {
     static const enum debug_kind kinds[] = { DEBUG_BREAK, DEBUG_BREAK, DEBUG_WATCH_WRITE, DEBUG_WATCH_READ,
                                              DEBUG_WATCH_ACCESS };
-    uint64_t type, addr, size;
+    uint64_t type, addr, size, second;
     bool had = false;
 
     if (!get_hex(r, &type) || !get_char(r, ',') || !get_hex(r, &addr) || !get_char(r, ',') || !get_hex(r, &size) ||
@@ -499,6 +602,12 @@ static void point(struct gdbstub *g, struct reader *r, bool insert)
         if (insert)
             debug_insert(g->cluster->cpu[i], kind, addr, size);
     }
+    if (kind == DEBUG_BREAK && second_address(g, addr, &second))
+        for (unsigned i = 0; i < g->cluster->n; i++) {
+            debug_remove(g->cluster->cpu[i], kind, second, size);
+            if (insert)
+                debug_insert(g->cluster->cpu[i], kind, second, size);
+        }
     g->points += (unsigned)insert - (unsigned)had;
     reply(g, "OK");
 }
@@ -568,6 +677,7 @@ static void query_command(struct gdbstub *g, struct reader *r)
         reply(g, "E22");
         return;
     }
+    hear_scout(g); /* symbols are asked for by these commands, too */
     g_autofree char *text = g->command ? g->command(g->command_opaque, line) : g_strdup("there is no monitor\n");
     if (g->ended)
         return;
@@ -610,6 +720,8 @@ static void query(struct gdbstub *g, struct reader *r)
         query_thread_info(g, r);
     else if (get_word(r, "Rcmd"))
         query_command(g, r);
+    else if (get_word(r, "Offsets"))
+        query_offsets(g);
     else if (get_word(r, "Attached"))
         reply(g, "1");
     else if (get_word(r, "qemu.sstepbits"))
@@ -737,6 +849,8 @@ static void opened(void *opaque)
     if (g->was_running)
         control_stop(g->control, RUN_DEBUG);
     memset(g->hits, 0, sizeof g->hits);
+    g->relocated = false;
+    send_scout(g);
 }
 
 static void packet(void *opaque, uint8_t *data, size_t len)
@@ -790,6 +904,8 @@ static void on_control(void *opaque, enum control_event event)
 {
     struct gdbstub *g = opaque;
 
+    if (event == CONTROL_RESET)
+        g_clear_pointer(&g->scout, scout_free);
     if (event == CONTROL_STOP && g->attached)
         stopped(g);
     else if (event == CONTROL_RESUME && g->attached && !g->resuming)
@@ -816,6 +932,11 @@ struct gdbstub *gdbstub_new(struct control *control, struct chardev *chr, gdbstu
     return g;
 }
 
+void gdbstub_expect(struct gdbstub *g)
+{
+    send_scout(g);
+}
+
 void gdbstub_end(struct gdbstub *g, int status)
 {
     char text[8];
@@ -834,6 +955,7 @@ void gdbstub_free(struct gdbstub *g)
 {
     control_unlisten(g->control, on_control, g);
     gdb_link_free(g->link);
+    scout_free(g->scout);
     g_source_destroy(g->hit_source);
     g_source_unref(g->hit_source);
     g_mutex_clear(&g->lock);

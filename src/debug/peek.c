@@ -8,6 +8,7 @@
 
 #include "cpu/cpu.h"
 #include "cpu/mmu.h"
+#include "kernel/kernel.h"
 #include "mem/mem.h"
 
 static size_t to_page_end(uint64_t va, size_t len)
@@ -15,28 +16,33 @@ static size_t to_page_end(uint64_t va, size_t len)
     return MIN(len, MEM_PAGE_SIZE - (va & (MEM_PAGE_SIZE - 1)));
 }
 
-size_t peek_virt(struct cpu *cpu, uint64_t va, void *buf, size_t len)
+static bool translate(struct cpu *cpu, struct kernel *kernel, uint64_t va, uint64_t *pa)
+{
+    return cpu_debug_translate(cpu, va, pa) || (kernel && va >> 63 && kernel_translate(kernel, va, pa));
+}
+
+size_t peek_virt(struct cpu *cpu, struct kernel *kernel, uint64_t va, void *buf, size_t len)
 {
     size_t done = 0;
 
     while (done < len) {
         size_t n = to_page_end(va + done, len - done);
         uint64_t pa;
-        if (!cpu_debug_translate(cpu, va + done, &pa) || !mem_read(cpu->mem, pa, (uint8_t *)buf + done, n))
+        if (!translate(cpu, kernel, va + done, &pa) || !mem_read(cpu->mem, pa, (uint8_t *)buf + done, n))
             break;
         done += n;
     }
     return done;
 }
 
-size_t poke_virt(struct cpu *cpu, uint64_t va, const void *buf, size_t len)
+size_t poke_virt(struct cpu *cpu, struct kernel *kernel, uint64_t va, const void *buf, size_t len)
 {
     size_t done = 0;
 
     while (done < len) {
         size_t n = to_page_end(va + done, len - done);
         uint64_t pa;
-        if (!cpu_debug_translate(cpu, va + done, &pa) ||
+        if (!translate(cpu, kernel, va + done, &pa) ||
             !mem_write_force(cpu->mem, pa, (const uint8_t *)buf + done, n))
             break;
         done += n;

@@ -17,6 +17,8 @@ struct kernel {
     struct kallsyms *syms; /* NULL: not found (yet) */
     uint64_t text_off;     /* of _text from the symbols' base; below it when that is none of them */
     uint64_t link_va;      /* as linked; 0: not known */
+    uint64_t predicted;    /* text_va to come; 0: not known */
+    bool none;             /* this image has no symbols */
     GBytes *(*source)(void *opaque);
     void *source_opaque;
     struct btf *btf;

@@ -48,6 +48,13 @@ void kernel_set_image(struct kernel *k, uint64_t pa, uint64_t size)
     forget(k);
     k->image_pa = pa;
     k->image_size = MIN(size, IMAGE_MAX);
+    k->predicted = 0;
+    k->none = false;
+}
+
+void kernel_predict(struct kernel *k, uint64_t text_va)
+{
+    k->predicted = text_va;
 }
 
 bool kernel_load_symbols(struct kernel *k, const char *path, GError **err)
@@ -110,6 +117,8 @@ static uint64_t symbols_base(struct kernel *k)
 {
     uint64_t base = 0;
 
+    if (k->predicted && !kernel_is_relocated(k))
+        return k->predicted - k->text_off;
     if (!mem_read(k->mem, k->image_pa + k->syms->base_at, &base, 8) || base >> 48 != 0xffff)
         return k->link_va ? k->link_va - k->text_off : 0;
     return base;
@@ -141,8 +150,9 @@ bool kernel_look(struct kernel *k)
         k->problem = "there is no Linux kernel in memory";
         return false;
     }
-    if (find_symbols(k))
+    if (!k->none && find_symbols(k))
         return true;
+    k->none = true;
     k->problem = "the kernel carries no symbols that can be found (CONFIG_KALLSYMS); -kernel-symbols FILE gives them";
     return false;
 }

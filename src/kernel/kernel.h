@@ -24,6 +24,8 @@ void kernel_free(struct kernel *k);
 void kernel_set_image(struct kernel *k, uint64_t pa, uint64_t size);
 /* Gives the kernel as the loader had it before it ran, or NULL; asked only when nothing else tells where it was linked. */
 void kernel_set_source(struct kernel *k, GBytes *(*source)(void *opaque), void *opaque);
+/* Where _text will be once the kernel has moved itself: counts until it has. */
+void kernel_predict(struct kernel *k, uint64_t text_va);
 /* Symbols from a vmlinux or a System.map, besides the kernel's own.  false: err says what is wrong with the file. */
 bool kernel_load_symbols(struct kernel *k, const char *path, GError **err);
 
@@ -56,6 +58,9 @@ char *kernel_describe_address(struct kernel *k, uint64_t va);
 char *kernel_describe_return(struct kernel *k, uint64_t va);
 /* Calls fn for each symbol of the image, in order of addresses; fn returns false to end it. */
 void kernel_each_symbol(struct kernel *k, bool (*fn)(void *opaque, const struct kernel_symbol *sym), void *opaque);
+
+/* Writes an ELF file with all of them at the addresses where they are (will be), for debuggers. */
+bool kernel_write_symbols(struct kernel *k, const char *path, GError **err);
 
 /* --- memory, as the kernel's page tables map it --- */
 

@@ -255,7 +255,8 @@ void kernel_print_where(struct kernel *k, GString *out)
     g_string_append_printf(out, "kernel at 0x%016" G_GINT64_MODIFIER "x, physical 0x%" G_GINT64_MODIFIER "x, %" G_GUINT64_FORMAT
                            " KiB, %u symbols\n", (guint64)p.text_va, (guint64)p.text_pa, (guint64)(p.size / 1024), k->syms->n);
     if (!kernel_is_relocated(k))
-        g_string_append(out, "that is as linked: it has not mapped itself yet\n");
+        g_string_append(out, k->predicted ? "that is where it will be: it has not mapped itself yet\n"
+                                          : "that is as linked: it has not mapped itself yet\n");
     else if (p.link_va)
         g_string_append_printf(out, "moved by 0x%" G_GINT64_MODIFIER "x (KASLR) from where it was linked\n",
                                (guint64)(p.text_va - p.link_va));

@@ -310,6 +310,8 @@ int machine_run(struct machine *m)
     diagnose_start(m->diagnose, m->board.cluster);
     cluster_start(m->board.cluster, pc, 0, m->config->paused);
     control_started(m->control, m->config->paused);
+    if (m->config->paused)
+        monitors_paused(m->monitors);
     g_main_loop_run(m->loop);
     monitors_end(m->monitors, m->status);
     diagnose_stop(m->diagnose);

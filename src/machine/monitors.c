@@ -315,6 +315,12 @@ struct control *monitors_control(struct monitors *m)
     return m->control;
 }
 
+void monitors_paused(struct monitors *m)
+{
+    if (m->gdb)
+        gdbstub_expect(m->gdb);
+}
+
 void monitors_end(struct monitors *m, int status)
 {
     if (m->gdb)

@@ -25,6 +25,8 @@ struct monitors_ops {
 struct monitors *monitors_new(const struct config *config, struct board *board, struct chardevs *chardevs,
                               const struct monitors_ops *ops, GError **err);
 struct control *monitors_control(struct monitors *m);
+/* The machine stands before its first instruction (-S). */
+void monitors_paused(struct monitors *m);
 /* The machine has ended with this status: gdb is told. */
 void monitors_end(struct monitors *m, int status);
 void monitors_free(struct monitors *m);

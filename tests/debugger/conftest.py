@@ -37,10 +37,10 @@ class Machine:
         with open(self.console, errors="replace") as f:
             return f.read()
 
-    def gdb(self, *commands, seconds=60):
+    def gdb(self, *commands, seconds=60, file=None):
         """What gdb-multiarch prints for the commands after its connection."""
         args = ["gdb-multiarch", "-nx", "-batch", "-ex", "set pagination off", "-ex", "set confirm off",
-                "-ex", f"target remote {self.path('gdb')}"]
+                *(["-ex", f"file {file}"] if file else []), "-ex", f"target remote {self.path('gdb')}"]
         for c in commands:
             args += ["-ex", c]
         r = subprocess.run(args, timeout=seconds, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

@@ -1,0 +1,83 @@
+"""gdb on Debian's stock kernels, which have no vmlinux: symbols from the running image, with KASLR on, from reset on."""
+import re
+import subprocess
+
+import pytest
+from guest import board
+
+
+def start(machine, series, *args):
+    return machine(*board(series, append="console=ttyAMA0", smp=2), *args)
+
+
+@pytest.mark.parametrize("series", ["6.1", "6.12"])
+def test_symbols_at_reset(machine, tmp_path, series):
+    """Breakpoints by name, set before the first instruction: with the MMU off, and where KASLR will have put them."""
+    symbols = tmp_path / "symbols"
+    m = start(machine, series, "-S")
+    out = m.gdb("info registers pc", f"monitor symbol-file {symbols}", f"symbol-file {symbols}", "break start_kernel",
+                "break primary_entry", "c", "info registers pc", "si", "p $pc == $pc", "c", "bt", "p/x $pc", "p/x $x29",
+                "monitor info kernel", "delete", "tbreak schedule", "c", "bt 3", "detach")
+    assert re.search(r"^pc +0x40000000 ", out, re.M), out
+    assert "hit Breakpoint 2, 0xffff" in out and "in primary_entry ()" in out, out
+    assert re.search(r"^pc +(0xffff[0-9a-f]{12}) +\1 <primary_entry>", out, re.M), out
+    assert re.search(r"hit Breakpoint 1, 0xffff[0-9a-f]+ in start_kernel \(\)", out), out
+    assert re.search(r"^#1 .* in __primary_switched \(\)", out, re.M), out
+    assert "hit Temporary breakpoint 3" in out or "in schedule ()" in out, out
+    m.wait_for(lambda: "Enter 'help'" in m.output(), 120)
+    # The same file in the next session, of a machine that has another KASLR offset; and before that starts.
+    m.end()
+    again = start(machine, series, "-S")
+    out = again.gdb("break start_kernel", "c", "bt", "monitor info kernel", "detach", file=symbols)
+    assert re.search(r"hit Breakpoint 1, 0xffff[0-9a-f]+ in start_kernel \(\)", out), out
+
+
+def test_attach_to_what_runs(machine, tmp_path):
+    symbols = tmp_path / "symbols"
+    m = start(machine, "6.12")
+    m.wait_for(lambda: "Enter 'help'" in m.output(), 120)
+    m.gdb(f"monitor symbol-file {symbols}", "detach")
+    out = m.gdb("break vfs_read", "p (long)&init_task > 0",
+                "x/s (char *)&linux_banner", "bt", "watch *(long *)&jiffies_64", "c", "delete", "detach", file=symbols)
+    assert "Linux version 6.12" in out, out
+    old, new = re.search(r"Old value = (\d+)\nNew value = (\d+)", out).groups()
+    assert int(new) > int(old)  # by more than 1 when no CPU was awake for it
+    assert re.search(r"in (do_timer|tick_do_update_jiffies64|jiffies_\w+|update_\w+)", out), out
+    # Reading the kernel's memory does not depend on where the vCPU stopped.
+    assert "Cannot access memory" not in out
+
+
+def test_symbol_file_says_what_is_wrong(machine, tmp_path):
+    m = machine("-machine", "virt", "-display", "none", "-S")
+    out = m.gdb("monitor symbol-file", f"monitor symbol-file {tmp_path}/x", "maint packet qOffsets")
+    assert "the name of the file to write is missing" in out and "there is no Linux kernel in memory" in out
+    assert 'received: ""' in out
+    k = start(machine, "6.1", "-S")
+    assert "No such file" in k.gdb("monitor symbol-file /nonexistent/x")
+
+
+def test_steps_through_start_kernel(machine, tmp_path):
+    """Two hundred steps over calls in start_kernel and what it calls, none into the interrupt."""
+    symbols = tmp_path / "symbols"
+    m = start(machine, "6.1", "-S")
+    script = tmp_path / "steps.py"
+    script.write_text("""
+import gdb
+seen = set()
+for i in range(200):
+    gdb.execute('nexti', to_string=True)
+    seen.add(gdb.selected_frame().name())
+print('seen', sorted(str(s) for s in seen))
+""")
+    out = m.gdb(f"monitor symbol-file {symbols}", f"symbol-file {symbols}", "tbreak start_kernel", "c", f"source {script}",
+                "detach", seconds=110)
+    seen = re.search(r"seen (\[.*\])", out)
+    assert seen and eval(seen.group(1)) == ["start_kernel"], out
+
+
+def test_no_scout_is_left(machine):
+    m = start(machine, "6.1", "-S")
+    m.gdb("monitor info kernel", "detach")
+    pid = m.process.pid
+    children = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], stdout=subprocess.PIPE, text=True).stdout
+    assert children.strip() == ""
