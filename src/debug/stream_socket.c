@@ -17,6 +17,8 @@
 
 #include "base/report.h"
 
+enum { BACKLOG = 128 }; /* of those that wait for the one connection to end */
+
 struct socket_stream {
     struct stream stream;
     int listener;
@@ -34,7 +36,7 @@ static int tcp_socket(const struct addrinfo *a, const struct stream_address *add
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     int r = address->server ? bind(fd, a->ai_addr, a->ai_addrlen) : connect(fd, a->ai_addr, a->ai_addrlen);
     if (!r && address->server)
-        r = listen(fd, 1);
+        r = listen(fd, BACKLOG);
     if (!r)
         return fd;
     int e = errno;
@@ -82,7 +84,7 @@ static int open_unix(const struct stream_address *address, GError **err)
         unlink(a.sun_path);
         r = bind(fd, (struct sockaddr *)&a, sizeof a);
         if (!r)
-            r = listen(fd, 1);
+            r = listen(fd, BACKLOG);
     } else if (fd >= 0) {
         r = connect(fd, (struct sockaddr *)&a, sizeof a);
     }

@@ -1,4 +1,5 @@
 """Clients of the gdb stub that are wrong, rude or gone: the machine goes on."""
+import json
 import os
 import random
 import socket
@@ -121,3 +122,72 @@ def test_lengths_and_rude_clients(machine):
     m.process.terminate()
     errors = m.process.stderr.read()
     assert "a packet of more than 16384 bytes was dropped" in errors and "in the middle of a packet" in errors
+
+
+COMMANDS = ["qmp_capabilities", "query-status", "query-version", "query-cpus-fast", "query-commands", "query-name", "stop",
+            "cont", "system_powerdown", "system_reset", "human-monitor-command", "memsave", "pmemsave"]
+LINES = ["info registers -a", "help", "info tlb", "x/2000x 0x40000000", "stop", "cont", "info qtree", "bogus", "log none",
+         "ps", "ps -t", "dmesg", "modules -s", "mounts", "bt", "bt 1", "info mtree", "cpu 9", "x/i 0", "p 1/0", "sym 0",
+         "sym x", "info kernel", "symbol-file", "x/s 0", "memsave 0 0", "gva2gpa -1", "info irq", "info pci", "\x01\x1b[A", "\t"]
+
+
+def qmp_piece(r):
+    command = r.choice(COMMANDS)
+    request = {"execute": command}
+    if command == "human-monitor-command":
+        request["arguments"] = {"command-line": mutate(r, r.choice(LINES).encode()).decode("latin-1")}
+        if "q" in request["arguments"]["command-line"]:  # quit does end it
+            return b"{}"
+    text = json.dumps(request).encode()
+    kind = r.randrange(20)
+    if kind < 6:
+        text = mutate(r, text)
+    elif kind < 8:
+        text = text[:r.randrange(len(text))]
+    elif kind == 8:
+        text = b'{"a":' * r.randrange(5000)
+    return b"" if b"quit" in text else text
+
+
+def send_some(r, s, pieces):
+    s.setblocking(False)
+    for piece in pieces:
+        try:
+            s.send(piece)
+            if r.randrange(2):
+                s.recv(65536)
+        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+            time.sleep(0.001)
+    s.close()
+
+
+def test_qmp_clients(machine):
+    """Garbage, floods that are never read, ends in the middle: the next client is greeted."""
+    m = machine("-machine", "virt", "-display", "none")
+    r = random.Random(SEED)
+    for _ in range(ROUNDS // 15):
+        s = connect(m.path("qmp"))
+        s.settimeout(20)
+        assert s.recv(4096).startswith(b'{"QMP": ')
+        first = [b'{"execute":"qmp_capabilities"}'] if r.randrange(4) else []
+        send_some(r, s, first + [qmp_piece(r) for _ in range(r.choice([1, 5, 50, 200]))])
+    burst = [connect(m.path("qmp")) for _ in range(30)]  # that wait for each other
+    for s in burst:
+        s.close()
+    s = connect(m.path("qmp"))
+    s.settimeout(20)
+    assert s.recv(4096).startswith(b'{"QMP": ') and m.process.poll() is None
+
+
+def test_monitor_lines(machine):
+    m = machine(*board(smp=2))
+    r = random.Random(SEED)
+    for i in range(ROUNDS // 50):
+        s = connect(m.path("mon"))
+        s.settimeout(20)
+        assert b"(armlet) " in s.recv(4096)
+        lines = [mutate(r, r.choice(LINES).encode()).replace(b"q", b"") + b"\r" for _ in range(r.choice([3, 30]))]
+        send_some(r, s, lines)
+    assert m.process.poll() is None, m.process.stderr.read()
+    s = connect(m.path("mon"))
+    assert b"(armlet) " in drain(s, 5)
