@@ -72,7 +72,11 @@ if [ -n "$share" ]; then
         die "cannot mount the shared directory"
 fi
 mkdir -p "$cwd"
-[ -z "$tty" ] || stty -F /dev/hvc0 sane rows "$rows" cols "$cols"
+if [ -n "$tty" ]; then
+    # Held open: the terminal's size is gone when nobody has it open.
+    exec 5<>/dev/hvc0
+    stty sane rows "$rows" cols "$cols" <&5
+fi
 
 # In a process group and session of its own, whose number /run/pid has; as killable as any when memory is short.
 run() {
@@ -98,6 +102,12 @@ listen() {
     done
 }
 
+feed() {
+    read -r pid rest </proc/self/stat
+    echo "$pid" >/run/feeder
+    exec cat <&5
+}
+
 if [ -n "$tty" ]; then
     listen &
     echo started >&3
@@ -108,8 +118,8 @@ else
     exec 5<>"$port"
     # Blocks until armlet has connected it, and tells armlet that input is wanted.
     echo >&5
+    # Through pipes, so that the command may open /dev/stdin and its like again: a port can be opened once.
     mkfifo /run/out /run/err
-    # Through pipes, so that the command may open /dev/stdout again: a port can be opened once.
     find_port out
     cat </run/out >"$port" 2>/dev/null &
     relay=$!
@@ -118,7 +128,15 @@ else
     relays="$relay $!"
     listen &
     echo started >&3
-    (run "$@") <&5 >/run/out 2>/run/err
+    # The feeder may wait for input that never comes, so it is ended.  No named pipe for it: opened anew when the feeder
+    # is through, that would block.
+    feed | {
+        (run "$@") >/run/out 2>/run/err
+        status=$?
+        until read -r pid </run/feeder; do sleep 0.01; done
+        kill "$pid"
+        exit "$status"
+    } 2>/dev/null
     status=$?
     # What a process in the background still says is waited for, for a second.
     { sleep 1; kill $relays; } 2>/dev/null &

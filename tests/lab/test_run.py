@@ -1,0 +1,254 @@
+"""armlet run: output, input, statuses, and what can go wrong in the guest."""
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pexpect
+import pytest
+
+from armlet import ARMLET, KERNEL, SECONDS, armlet, run, script
+
+
+def error_line(result):
+    """The line that says why the run ended: the last on stderr."""
+    return result.stderr.decode(errors="replace").strip().splitlines()[-1]
+
+
+def test_output_and_nothing_else():
+    r = run("uname", "-m")
+    assert (r.returncode, r.stdout, r.stderr) == (0, b"aarch64\n", b"")
+
+
+def test_streams_apart_and_status():
+    r = script("echo out; echo err >&2; exit 37")
+    assert (r.returncode, r.stdout, r.stderr) == (37, b"out\n", b"err\n")
+
+
+def test_arguments_arrive_as_they_are():
+    words = ["", " a  b ", "it's", '"q"', "$HOME", "back\\slash", "new\nline", "*", "ä"]
+    r = run("sh", "-c", 'for a; do printf "[%s]" "$a"; done', "sh", *words)
+    assert r.stdout.decode() == "".join(f"[{w}]" for w in words)
+
+
+def test_binary_both_ways():
+    data = os.urandom(1 << 20)
+    r = run("cat", input=data)
+    assert r.returncode == 0 and hashlib.sha256(r.stdout).digest() == hashlib.sha256(data).digest()
+
+
+def test_standard_streams_can_be_opened_again():
+    r = script("cat /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr; [ ! -t 0 ] && [ ! -t 1 ]", input=b"in\n")
+    assert (r.returncode, r.stdout, r.stderr) == (0, b"in\nout\n", b"err\n")
+
+
+def test_command_dies_of_a_signal():
+    assert script("kill -SEGV $$").returncode == 128 + signal.SIGSEGV
+
+
+def test_command_that_does_not_exist():
+    r = run("no-such-command")
+    assert r.returncode == 127 and b"no-such-command" in r.stderr
+
+
+def test_output_of_a_daemon_does_not_hold_the_run():
+    r = script("echo now; sleep 1000 &")
+    assert (r.returncode, r.stdout) == (0, b"now\n")
+
+
+def test_reader_that_leaves_ends_the_command():
+    r = subprocess.run(f"{ARMLET} run {' '.join(KERNEL)} -- yes | head -n 1; exit ${{PIPESTATUS[0]}}", shell=True,
+                       executable="/bin/bash", timeout=SECONDS, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert (r.returncode, r.stdout) == (128 + signal.SIGPIPE, b"y\n")
+
+
+def test_environment_and_directory():
+    r = script("pwd; echo $A-$B", options=["--env", "A=1 2", "--env", "B", "--cwd", "/new/place"], env={**os.environ, "B": "x'y"})
+    assert r.stdout.decode() == "/new/place\n1 2-x'y\n"
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------
+
+VERDICTS = [
+    ("echo c > /proc/sysrq-trigger", 240, "panic in the guest's kernel"),
+    ("echo '<0>Internal error: Oops: 96000044 [#1] SMP' > /dev/kmsg; sleep 100", 241, "oops in the guest's kernel"),
+    ("echo '<0>watchdog: BUG: soft lockup - CPU#0 stuck for 22s!' > /dev/kmsg; sleep 100", 242, "soft lockup in"),
+    ("echo '<3>rcu: INFO: rcu_preempt self-detected stall on CPU' > /dev/kmsg; sleep 100", 243, "RCU stall in"),
+    ("tail /dev/zero", 244, "out of memory"),
+    ("echo '<3>INFO: task x:1 blocked for more than 120 seconds.' > /dev/kmsg; sleep 100", 245, "hung task in"),
+    ("poweroff -f", 246, "the guest ended before the command did"),
+    ("reboot -f", 246, "the guest ended before the command did"),
+]
+
+
+@pytest.mark.parametrize("text,status,words", VERDICTS, ids=[f"{v[1]}-{v[0].split()[0]}" for v in VERDICTS])
+def test_verdict(text, status, words):
+    r = script(text, options=["--memory", "160M"])
+    assert r.returncode == status, r.stderr
+    assert words in error_line(r)
+
+
+def test_report_comes_with_the_verdict():
+    r = script("echo c > /proc/sysrq-trigger")
+    report = r.stderr.decode()
+    assert "Call trace:" in report and "end Kernel panic - not syncing: sysrq triggered crash" in report
+
+
+def test_trouble_can_be_outlived():
+    r = script("echo '<0>Internal error: Oops: 1 [#1]' > /dev/kmsg; echo alive", options=["--keep-going"])
+    assert (r.returncode, r.stdout) == (0, b"alive\n")
+
+
+def test_a_program_that_quotes_an_oops_is_none():
+    r = script("echo '<0>log: Internal error: Oops' > /dev/kmsg; echo fine")
+    assert (r.returncode, r.stdout) == (0, b"fine\n")
+
+
+def test_init_cannot_be_killed():
+    r = script("kill -9 1; kill -TERM 1; echo still here")
+    assert (r.returncode, r.stdout) == (0, b"still here\n")
+
+
+def test_hang():
+    # What says "alive" stops: from outside, that is a guest that does nothing any more.
+    r = script("for p in /proc/[0-9]*; do read -r a < $p/comm; [ $a = init ] && [ ${p#/proc/} != 1 ] && "
+               "kill -STOP ${p#/proc/}; done; sleep 100", options=["--hang", "8"])
+    assert r.returncode == 245 and "hangs" in error_line(r)
+
+
+def test_timeout():
+    r = script("echo begun; sleep 1000", options=["--timeout", "25"])
+    assert r.returncode == 124 and "timeout: ended after 25 s" in error_line(r)
+
+
+def test_kernel_log(tmp_path):
+    log = tmp_path / "log"
+    r = run("true", options=["--log", str(log)])
+    assert (r.returncode, r.stdout, r.stderr) == (0, b"", b"")
+    assert "Booting Linux on physical CPU" in log.read_text()
+    assert b"Booting Linux on physical CPU" in run("true", options=["--verbose"]).stderr
+
+
+# --- signals and terminals ---------------------------------------------------------------------------------------
+
+def start(text, **kwargs):
+    p = subprocess.Popen([ARMLET, "run", *KERNEL, "--", "sh", "-c", text], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, **kwargs)
+    assert p.stdout.readline() == b"begun\n"
+    return p
+
+
+def test_interrupt_goes_to_the_command():
+    p = start("trap 'echo caught; exit 9' INT; echo begun; while :; do sleep 1; done")
+    p.send_signal(signal.SIGINT)
+    out, _ = p.communicate(timeout=SECONDS)
+    assert (p.returncode, out) == (9, b"caught\n")
+
+
+def test_second_interrupt_ends_the_machine():
+    p = start("trap '' INT; echo begun; while :; do sleep 1; done")
+    p.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert p.poll() is None
+    p.send_signal(signal.SIGINT)
+    p.communicate(timeout=20)
+    assert p.returncode == 130
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_the_machine(sig):
+    p = start("echo begun; sleep 1000")
+    p.send_signal(sig)
+    p.communicate(timeout=20)
+    assert p.returncode == 128 + sig
+
+
+@pytest.fixture
+def terminal():
+    children = []
+
+    def spawn(*command, dimensions=(33, 77)):
+        child = pexpect.spawn(ARMLET, ["run", *KERNEL, "--", *command], timeout=60, encoding="utf-8",
+                              dimensions=dimensions, echo=False, codec_errors="replace")
+        children.append(child)
+        return child
+    yield spawn
+    for child in children:
+        child.close(force=True)
+
+
+def finish(child):
+    child.expect(pexpect.EOF)
+    child.close()
+    return child.exitstatus
+
+
+def test_terminal_is_a_terminal_of_our_size(terminal):
+    child = terminal("sh", "-c", "tty; stty size; exit 3")
+    child.expect("/dev/hvc0\r+\n33 77\r+\n")
+    assert finish(child) == 3
+
+
+def test_terminal_passes_keys_and_resizes(terminal):
+    child = terminal("sh", "-c", "trap 'stty size; echo resized' WINCH; echo begun; until read x; do :; done; echo got-$x; sleep 1000; "
+                     "echo never")
+    child.expect("begun")
+    child.setwinsize(20, 50)
+    child.expect("20 50\r+\nresized")
+    child.sendline("abc")
+    child.expect("got-abc")
+    time.sleep(1)
+    child.sendintr()
+    assert finish(child) == 128 + signal.SIGINT
+
+
+def test_terminal_that_goes_away(terminal):
+    child = terminal("sh", "-c", "echo begun; sleep 1000")
+    child.expect("begun")
+    pid = child.pid
+    os.close(child.child_fd)
+    for _ in range(200):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.1)
+    child.closed = child.terminated = True
+    child.ptyproc.closed = child.ptyproc.terminated = True
+    assert done and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 128 + signal.SIGHUP
+
+
+def test_escape_key_ends_the_machine(terminal):
+    child = terminal("sh", "-c", "trap '' INT; echo begun; sleep 1000")
+    child.expect("begun")
+    child.send("\x01x")
+    assert finish(child) == 246
+
+
+# --- wrong input --------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("args,words", [
+    ([], "give a command behind --"),
+    (["--"], "give a command behind --"),
+    (["--timout", "3", "--", "true"], "did you mean --timeout"),
+    (["--timeout", "soon", "--", "true"], "give seconds"),
+    (["--timeout", "--", "true"], "--timeout needs a value"),
+    (["--no-tty=1", "--", "true"], "takes no value"),
+    (["a", "b", "--", "true"], "one kernel, not 'a' and 'b'"),
+    (["--kernel", "2.4", "--", "true"], "no kernel series 2.4"),
+    (["--kernel", "6.1", "x", "--", "true"], "not both"),
+    (["/no/such/kernel", "--", "true"], "/no/such/kernel"),
+    (["--smp", "99", "--", "true"], "99"),
+    (["--env", "1=2", "--", "true"], "--env 1=2"),
+    (["--log", "/no/such/place/log", "--", "true"], "/no/such/place/log"),
+])
+def test_wrong_arguments(args, words):
+    r = armlet("run", *args)
+    err = r.stderr.decode()
+    assert r.returncode == 125 and words in err and len(err.splitlines()) == 1, err
+
+
+def test_help_names_every_status():
+    text = armlet("run", "--help").stdout.decode()
+    assert set(map(int, re.findall(r"\b(12[4-7]|24[0-9])\b", text))) >= {124, 125, 126, 127, *range(240, 247)}
