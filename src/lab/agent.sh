@@ -68,7 +68,7 @@ hostname "$host"
 if [ -n "$share" ]; then
     load /etc/modules.late
     mkdir -p "$share"
-    mount -t 9p -o "trans=virtio,version=9p2000.L,msize=512000,$shareflags" share "$share" ||
+    mount -t 9p -o "trans=virtio,version=9p2000.L,msize=512000,cache=mmap,$shareflags" share "$share" ||
         die "cannot mount the shared directory"
 fi
 mkdir -p "$cwd"

@@ -11,14 +11,22 @@
 #include <glib.h>
 
 #include "base/report.h"
+#include "lab/kconfig.h"
 #include "lab/lab.h"
+#include "machine/boot.h"
 #include "main/commands.h"
 #include "main/session.h"
 
 struct wishes {
-    const char *series, *smp, *memory, *cpu, *append, *log, *timeout, *hang, *cwd;
+    const char *series, *smp, *memory, *cpu, *append, *log, *timeout, *hang, *cwd, *share;
     GPtrArray *env, *qemu;
-    bool no_tty, keep_going, timing, verbose;
+    bool no_tty, keep_going, timing, verbose, no_share, read_only;
+};
+
+/* A directory of the host in the guest. */
+struct share {
+    char *host;        /* NULL: none */
+    const char *guest; /* where it is mounted */
 };
 
 #define TEXT(field, name, argument, help, complete) \
@@ -30,7 +38,10 @@ static const struct cli_option options[] = {
     TEXT(smp, "smp", "N", "vCPUs, 1 to 8 (default: the host's processors, at most 4)", NULL),
     TEXT(memory, "memory", "SIZE", "guest memory (default 1G)", NULL),
     TEXT(cpu, "cpu", "MODEL", "the processor (armlet -cpu help lists them)", NULL),
-    TEXT(cwd, "cwd", "DIR", "the command's working directory in the guest (default: /root)", "dir"),
+    TEXT(share, "share", "DIR", "the directory that the guest shares (default: the current one)", "dir"),
+    FLAG(read_only, "read-only", "the guest may not write to it"),
+    FLAG(no_share, "no-share", "the guest shares none"),
+    TEXT(cwd, "cwd", "DIR", "the command's working directory in the guest (default: the shared one)", NULL),
     { "env", CLI_LIST, offsetof(struct wishes, env), "NAME[=VALUE]",
       "an environment variable for the command; without =VALUE ours", NULL },
     TEXT(timeout, "timeout", "SECONDS", "end with status 124 after this time, boot included; also 1.5, 2m, 1h", NULL),
@@ -50,6 +61,7 @@ static const char text[] =
     "Boots a kernel, runs COMMAND in it as root, and ends with its status.  The command has our standard input; what\n"
     "it writes to its standard output and error comes out of ours, and nothing else does.  If standard input and output\n"
     "are a terminal, the command gets one too, of the same size (C-a x ends the machine, C-a h lists the keys).\n"
+    "The current directory is shared with the guest, under its own name, and is the command's working directory.\n"
     "KERNEL is an Image, Image.gz, EFI zboot or ELF file; without it, it is the newest Debian kernel in the cache, or\n"
     "else Debian's, fetched.\n";
 
@@ -148,13 +160,17 @@ static void assign_terminal(GPtrArray *job)
     export(job, "TERM");
 }
 
-static char **make_job(const struct wishes *w, bool tty, char *const *command)
+static char **make_job(const struct wishes *w, const struct share *share, bool tty, char *const *command)
 {
     GPtrArray *job = g_ptr_array_new();
     GString *set = g_string_new("set --");
 
     assign(job, "host", "armlet");
-    assign(job, "cwd", w->cwd ? w->cwd : "/root");
+    assign(job, "cwd", w->cwd ? w->cwd : share->host ? share->guest : "/root");
+    if (share->host) {
+        assign(job, "share", share->guest);
+        assign(job, "shareflags", w->read_only ? "ro" : "rw");
+    }
     if (tty)
         assign_terminal(job);
     for (guint i = 0; w->env && i < w->env->len; i++)
@@ -175,6 +191,30 @@ static void add(GPtrArray *line, const char *option, const char *value)
     g_ptr_array_add(line, g_strdup(option));
     if (value)
         g_ptr_array_add(line, g_strdup(value));
+}
+
+/* The options that a kernel of the user's must have been built with, where its configuration can be found. */
+static void check_kernel(const char *image, const struct share *share)
+{
+    static const char *const always[] = { "BLK_DEV_INITRD", "BINFMT_ELF", "BINFMT_SCRIPT", "DEVTMPFS", "PROC_FS", "SYSFS",
+                                          "TMPFS", "VIRTIO_MMIO", "VIRTIO_CONSOLE", "SERIAL_AMBA_PL011_CONSOLE", NULL };
+    static const char *const shared[] = { "NET_9P", "NET_9P_VIRTIO", "9P_FS", NULL };
+    g_autofree char *data = NULL, *config = NULL, *missing = NULL;
+    GError *err = NULL;
+    gsize size;
+
+    if (!g_file_get_contents(image, &data, &size, &err))
+        cli_fail(&command_run, "%s", err->message);
+    g_autoptr(GBytes) file = g_bytes_new_static(data, size), unpacked = boot_unpack_kernel(image, file, &err);
+    if (!unpacked)
+        cli_fail(&command_run, "%s", err->message);
+    config = kconfig_find(image, unpacked);
+    if (!config)
+        return;
+    if ((missing = kconfig_missing(config, always)))
+        cli_fail(&command_run, "%s cannot run commands; it lacks %s", image, missing);
+    if (share->host && (missing = kconfig_missing(config, shared)))
+        cli_fail(&command_run, "%s cannot share a directory (--no-share does without); it lacks %s", image, missing);
 }
 
 static void add_images(GPtrArray *line, const struct wishes *w, const char *image)
@@ -236,10 +276,46 @@ static GPtrArray *make_line(const struct wishes *w, const char *image)
     return line;
 }
 
+/* --- the shared directory ------------------------------------------------------------------------------------- */
+
+/* Folders that the guest needs for itself: one of these is shared as /host. */
+static bool is_the_guests(const char *path)
+{
+    static const char *const folders[] = { "/", "/bin", "/sbin", "/usr", "/usr/bin", "/usr/sbin", "/etc", "/lib", "/dev",
+                                           "/proc", "/sys", "/run", "/tmp", NULL };
+    return g_strv_contains(folders, path);
+}
+
+static void choose_share(const struct wishes *w, struct share *share)
+{
+    if (w->no_share && w->share)
+        cli_fail(&command_run, "give --share or --no-share, not both");
+    if (w->no_share)
+        return;
+    share->host = realpath(w->share ? w->share : ".", NULL);
+    if (!share->host)
+        cli_fail(&command_run, "--share %s: %s", w->share ? w->share : ".", g_strerror(errno));
+    if (!g_file_test(share->host, G_FILE_TEST_IS_DIR))
+        cli_fail(&command_run, "--share %s: not a directory", w->share);
+    share->guest = is_the_guests(share->host) ? "/host" : share->host;
+}
+
+static void add_share(GPtrArray *line, const struct share *share, bool read_only)
+{
+    g_auto(GStrv) parts = g_strsplit(share->host, ",", -1);
+    g_autofree char *path = g_strjoinv(",,", parts);
+    g_autofree char *fsdev = g_strdup_printf("local,id=armlet.share,security_model=none,readonly=%s,path=%s",
+                                             read_only ? "on" : "off", path);
+
+    add(line, "-fsdev", fsdev);
+    add(line, "-device", "virtio-9p-device,fsdev=armlet.share,mount_tag=share");
+}
+
 static int run(int argc, char **argv)
 {
     struct wishes w = { 0 };
     struct session_options o = { 0 };
+    struct share share = { 0 };
     char **command;
     int status;
 
@@ -257,11 +333,17 @@ static int run(int argc, char **argv)
     o.log = w.log ? w.log : w.verbose ? "-" : NULL;
     o.keep_going = w.keep_going;
     o.phases = w.timing;
-    o.job = make_job(&w, o.tty, command);
+    choose_share(&w, &share);
+    o.job = make_job(&w, &share, o.tty, command);
+    if (argv[0])
+        check_kernel(argv[0], &share);
     GPtrArray *line = make_line(&w, argv[0]);
+    if (share.host)
+        add_share(line, &share, w.read_only);
     status = session_run(line, &o);
     g_ptr_array_free(line, TRUE);
     g_strfreev(o.job);
+    g_free(share.host);
     return status;
 }
 

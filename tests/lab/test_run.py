@@ -69,6 +69,29 @@ def test_environment_and_directory():
     assert r.stdout.decode() == "/new/place\n1 2-x'y\n"
 
 
+def test_current_directory_is_shared(tmp_path):
+    (tmp_path / "a, b").mkdir()
+    (tmp_path / "a, b" / "in").write_text("from the host\n")
+    r = script("pwd; cat in; echo from the guest > out; chmod 600 out", cwd=tmp_path / "a, b")
+    assert (r.returncode, r.stdout.decode()) == (0, f"{tmp_path}/a, b\nfrom the host\n"), r.stderr
+    assert (tmp_path / "a, b" / "out").read_text() == "from the guest\n"
+    assert (tmp_path / "a, b" / "out").stat().st_mode & 0o777 == 0o600
+
+
+def test_sharing_is_a_choice(tmp_path):
+    (tmp_path / "file").write_text("x")
+    r = script("cat file; echo y > file", options=["--share", str(tmp_path), "--read-only"])
+    assert r.returncode != 0 and r.stdout == b"x" and b"Read-only" in r.stderr
+    assert (tmp_path / "file").read_text() == "x"
+    r = script("pwd; ls /work /host", options=["--no-share"])
+    assert r.stdout == b"/root\n"
+
+
+def test_root_directory_is_shared_aside():
+    r = script("pwd; ls -d etc/passwd; busybox | head -n 1", cwd="/")
+    assert r.returncode == 0 and r.stdout.startswith(b"/host\netc/passwd\nBusyBox"), r.stderr
+
+
 # --- verdicts -------------------------------------------------------------------------------------------------
 
 VERDICTS = [
@@ -241,6 +264,9 @@ def test_escape_key_ends_the_machine(terminal):
     (["/no/such/kernel", "--", "true"], "/no/such/kernel"),
     (["--smp", "99", "--", "true"], "99"),
     (["--env", "1=2", "--", "true"], "--env 1=2"),
+    (["--share", "/no/such/place", "--", "true"], "--share /no/such/place: No such file"),
+    (["--share", "/etc/passwd", "--", "true"], "not a directory"),
+    (["--share", "/tmp", "--no-share", "--", "true"], "not both"),
     (["--log", "/no/such/place/log", "--", "true"], "/no/such/place/log"),
 ])
 def test_wrong_arguments(args, words):
@@ -252,3 +278,19 @@ def test_wrong_arguments(args, words):
 def test_help_names_every_status():
     text = armlet("run", "--help").stdout.decode()
     assert set(map(int, re.findall(r"\b(12[4-7]|24[0-9])\b", text))) >= {124, 125, 126, 127, *range(240, 247)}
+
+
+def test_kernel_that_lacks_options(tmp_path):
+    # An Image header with nothing behind it, and the configuration beside it.
+    image = bytearray(64)
+    image[16:24] = (1 << 20).to_bytes(8, "little")
+    image[56:60] = b"ARM\x64"
+    (tmp_path / "Image").write_bytes(image)
+    on = ["BLK_DEV_INITRD", "BINFMT_ELF", "BINFMT_SCRIPT", "DEVTMPFS", "PROC_FS", "SYSFS", "TMPFS", "VIRTIO_MMIO",
+          "SERIAL_AMBA_PL011_CONSOLE"]
+    (tmp_path / "config").write_text("".join(f"CONFIG_{name}=y\n" for name in on))
+    r = armlet("run", str(tmp_path / "Image"), "--", "true")
+    assert r.returncode == 125 and b"cannot run commands; it lacks CONFIG_VIRTIO_CONSOLE=y" in r.stderr
+    (tmp_path / "config").write_text("".join(f"CONFIG_{name}=y\n" for name in [*on, "VIRTIO_CONSOLE", "9P_FS"]))
+    r = armlet("run", str(tmp_path / "Image"), "--", "true")
+    assert r.returncode == 125 and b"--no-share does without); it lacks CONFIG_NET_9P=y CONFIG_NET_9P_VIRTIO=y" in r.stderr
