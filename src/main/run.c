@@ -15,12 +15,13 @@
 #include "lab/lab.h"
 #include "machine/boot.h"
 #include "main/commands.h"
+#include "main/results.h"
 #include "main/session.h"
 
 struct wishes {
-    const char *series, *smp, *memory, *cpu, *append, *log, *timeout, *hang, *cwd, *share;
+    const char *series, *smp, *memory, *cpu, *append, *log, *timeout, *hang, *cwd, *share, *junit;
     GPtrArray *env, *qemu;
-    bool no_tty, keep_going, timing, verbose, no_share, read_only;
+    bool no_tty, keep_going, timing, verbose, no_share, read_only, ktap;
 };
 
 /* A directory of the host in the guest. */
@@ -50,6 +51,8 @@ static const struct cli_option options[] = {
     FLAG(verbose, "verbose", "the kernel's log goes to stderr, all of it"),
     FLAG(keep_going, "keep-going", "an oops, a stall or a hung task does not end the run"),
     FLAG(no_tty, "no-tty", "no terminal for the command, even if we have one"),
+    FLAG(ktap, "ktap", "read the output as test results; without a command, the kernel's log (KUnit)"),
+    TEXT(junit, "junit", "FILE", "write the test results as JUnit XML, too", "file"),
     TEXT(append, "append", "TEXT", "more for the kernel's command line", NULL),
     { "qemu", CLI_LIST, offsetof(struct wishes, qemu), "WORDS", "more for the machine's command line, as for armlet -...",
       NULL },
@@ -66,6 +69,10 @@ static const char text[] =
     "else Debian's, fetched.\n";
 
 static const char notes[] =
+    "With --ktap, TAP, KTAP and kselftest's output are shown as a line a test, a table and a sum; a test that began and\n"
+    "has no result has crashed, and a plan that is missing or not met is a failure.  The status is then 0 only if all\n"
+    "passed (or were skipped, or failed as expected), and 1 if not.\n"
+    "\n"
     "C-c goes to the command; a second C-c ends the machine, with status 130.\n"
     "\n"
     "Exit status: the command's own (128+N: it died of signal N; 126, 127: it could not be started), or\n"
@@ -253,12 +260,13 @@ static void add_words(GPtrArray *line, const char *words)
         add(line, *p, NULL);
 }
 
-static GPtrArray *make_line(const struct wishes *w, const char *image)
+/* log: all of the kernel's log is wanted. */
+static GPtrArray *make_line(const struct wishes *w, const char *image, bool log)
 {
     GPtrArray *line = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *smp = g_strdup_printf("%u", MIN(g_get_num_processors(), 4));
     /* Warnings too: what precedes trouble belongs to its report. */
-    g_autofree char *append = g_strconcat("console=ttyAMA0 loglevel=", w->log || w->verbose ? "8" : "5",
+    g_autofree char *append = g_strconcat("console=ttyAMA0 loglevel=", w->log || w->verbose || log ? "8" : "5",
                                           w->append ? " " : "", w->append, NULL);
 
     add(line, "-machine", "virt");
@@ -311,36 +319,56 @@ static void add_share(GPtrArray *line, const struct share *share, bool read_only
     add(line, "-device", "virtio-9p-device,fsdev=armlet.share,mount_tag=share");
 }
 
-static int run(int argc, char **argv)
+static void check_words(char **argv, char **command, const struct wishes *w)
 {
-    struct wishes w = { 0 };
-    struct session_options o = { 0 };
-    struct share share = { 0 };
-    char **command;
-    int status;
-
-    (void)argc;
-    cli_parse(&command_run, argv, &w, &command);
-    if (!command || !*command)
+    if ((!command || !*command) && !w->ktap)
         cli_fail(&command_run, "give a command behind --, as in: armlet run -- uname -a");
     if (argv[0] && argv[1])
         cli_fail(&command_run, "one kernel, not '%s' and '%s' (the command goes behind --)", argv[0], argv[1]);
-    if (argv[0] && w.series)
+    if (argv[0] && w->series)
         cli_fail(&command_run, "give a kernel file or --kernel, not both");
-    o.tty = !w.no_tty && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
-    o.timeout = seconds_option("timeout", w.timeout, 0);
-    o.hang = (unsigned)seconds_option("hang", w.hang, 60);
-    o.log = w.log ? w.log : w.verbose ? "-" : NULL;
-    o.keep_going = w.keep_going;
-    o.phases = w.timing;
+    if (w->junit && !w->ktap)
+        cli_fail(&command_run, "--junit goes with --ktap");
+}
+
+static struct session_options session_options(const struct wishes *w, struct results *results, bool log)
+{
+    return (struct session_options){
+        .tty = !results && !w->no_tty && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO),
+        .timeout = seconds_option("timeout", w->timeout, 0),
+        .hang = (unsigned)seconds_option("hang", w->hang, 60),
+        .log = w->log ? w->log : w->verbose ? "-" : NULL,
+        .keep_going = w->keep_going,
+        .phases = w->timing,
+        .output = results && !log ? results_feed : NULL,
+        .log_output = results && log ? results_feed : NULL,
+        .opaque = results,
+    };
+}
+
+static int run(int argc, char **argv)
+{
+    static char *const nothing[] = { (char *)"true", NULL };
+    struct wishes w = { 0 };
+    struct share share = { 0 };
+    char **command;
+
+    (void)argc;
+    cli_parse(&command_run, argv, &w, &command);
+    check_words(argv, command, &w);
+    bool from_log = !command || !*command;
+    struct results *results = w.ktap ? results_new() : NULL;
+    struct session_options o = session_options(&w, results, from_log);
     choose_share(&w, &share);
-    o.job = make_job(&w, &share, o.tty, command);
+    o.job = make_job(&w, &share, o.tty, from_log ? nothing : command);
     if (argv[0])
         check_kernel(argv[0], &share);
-    GPtrArray *line = make_line(&w, argv[0]);
+    GPtrArray *line = make_line(&w, argv[0], from_log);
     if (share.host)
         add_share(line, &share, w.read_only);
-    status = session_run(line, &o);
+    int status = session_run(line, &o);
+    if (results && !results_end(results, w.junit) && !status)
+        status = EXIT_FAILURE;
     g_ptr_array_free(line, TRUE);
     g_strfreev(o.job);
     g_free(share.host);
@@ -349,6 +377,6 @@ static int run(int argc, char **argv)
 
 const struct command command_run = {
     .name = "run", .summary = "run a command in a kernel and end with its status",
-    .synopsis = "run [KERNEL] [options] -- COMMAND [ARGUMENT...]",
+    .synopsis = "run [KERNEL] [options] -- COMMAND [ARGUMENT...]\nrun [KERNEL] --ktap [options] [-- COMMAND...]",
     .text = text, .options = options, .notes = notes, .failure = RUN_FAILED, .run = run,
 };

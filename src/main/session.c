@@ -142,6 +142,8 @@ static void take_log(struct session *s, GByteArray *bytes)
     }
     if (s->log_file)
         fflush(s->log_file);
+    if (s->options->log_output && bytes->len)
+        s->options->log_output(s->options->opaque, bytes->data, bytes->len);
     klog_feed(s->klog, bytes->data, bytes->len);
 }
 

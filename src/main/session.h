@@ -31,9 +31,11 @@ struct session_options {
     unsigned hang;      /* seconds without a sign of life that mean a hang; 0: never */
     bool keep_going;    /* an oops, a stall or a hung task is reported and does not end the run */
     bool phases;        /* --timing: when what happened, on stderr */
-    /* What the command writes to its standard output passes through here first; NULL: to ours. */
+    /* What the command writes to its standard output goes here; NULL: to ours. */
     void (*output)(void *opaque, const void *data, size_t len);
-    void *opaque;
+    /* Gets the kernel's log too; may be NULL. */
+    void (*log_output)(void *opaque, const void *data, size_t len);
+    void *opaque; /* of both */
 };
 
 /*

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import time
+from xml.etree import ElementTree
 
 import pexpect
 import pytest
@@ -294,3 +295,35 @@ def test_kernel_that_lacks_options(tmp_path):
     (tmp_path / "config").write_text("".join(f"CONFIG_{name}=y\n" for name in [*on, "VIRTIO_CONSOLE", "9P_FS"]))
     r = armlet("run", str(tmp_path / "Image"), "--", "true")
     assert r.returncode == 125 and b"--no-share does without); it lacks CONFIG_NET_9P=y CONFIG_NET_9P_VIRTIO=y" in r.stderr
+
+
+# --- test results ---------------------------------------------------------------------------------------------------
+
+def test_ktap(tmp_path):
+    junit = tmp_path / "out.xml"
+    r = script("echo KTAP version 1; echo 1..1; echo '    KTAP version 1'; echo '    # Subtest: s'; echo '    1..2'; "
+               "echo '    ok 1 a'; echo why; echo '    not ok 2 b'; echo not ok 1 s", options=["--ktap", "--junit", str(junit)])
+    lines = r.stdout.decode().splitlines()
+    assert r.returncode == 1
+    assert lines[:3] == ["passed   s.a", "failed   s.b", "           why"]
+    assert lines[-1] == "1 passed, 1 failed, 0 crashed, 0 skipped, 0 todo, 0 wrong in the output"
+    suite = ElementTree.parse(junit).getroot().find("testsuite")
+    assert (suite.get("name"), suite.get("tests"), suite.get("failures")) == ("s", "2", "1")
+    assert "why" in suite.findall("testcase")[1].find("failure").text
+
+
+def test_ktap_success_and_the_commands_status():
+    assert script("echo 1..1; echo ok 1 a", options=["--ktap"]).returncode == 0
+    assert script("echo 1..1; echo ok 1 a; exit 9", options=["--ktap"]).returncode == 9
+
+
+def test_ktap_from_the_kernels_log():
+    r = run("sh", "-c", "echo no results here", options=["--ktap"])
+    assert r.returncode == 1 and b"no test results in the output" in r.stdout
+    r = armlet("run", *KERNEL, "--ktap")
+    assert r.returncode == 1 and b"no test results in the output" in r.stdout
+
+
+def test_ktap_of_a_guest_that_panics():
+    r = script("echo 1..2; echo ok 1 a; sleep 1; echo c > /proc/sysrq-trigger", options=["--ktap"])
+    assert r.returncode == 240 and b"2 tests planned, 1 seen" in r.stdout
