@@ -68,8 +68,10 @@ def run(argv, **more):
 
 
 def made(path, make):
-    """`path', made by make(temporary path) if it is not there; make() may not come back here (the lock)."""
-    with open(cache("lock"), "w") as lock:
+    """`path', made by make(temporary path) if it is not there.  Held meanwhile: a lock for things of its kind."""
+    if os.path.exists(path):
+        return path
+    with open(re.sub(r"-[0-9a-f]+(\.\w+)?$", "", path) + ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.exists(path):
             new = path + ".new"

@@ -1,4 +1,5 @@
 """Many programs in one guest: tests/guests/runner.c as init, and what it says of them."""
+import glob
 import os
 import re
 import sys
@@ -17,7 +18,7 @@ def say(text):
 
 
 def source_tree(package, tarball, members, key=""):
-    """A folder with the members (patterns) of the tarball that Debian's architecture-independent package holds."""
+    """A folder with the members (patterns) of the tarball (a pattern) that Debian's architecture-independent package holds."""
     def make(new):
         say(f"fetching {package} from Debian")
         os.makedirs(new)
@@ -26,7 +27,7 @@ def source_tree(package, tarball, members, key=""):
             deb = [name for name in os.listdir(tmp) if name.endswith(".deb")][0]
             inputs.run(["dpkg-deb", "-x", os.path.join(tmp, deb), os.path.join(tmp, "x")])
             say(f"unpacking {package}")
-            inputs.run(["tar", "xf", os.path.join(tmp, "x", tarball), "-C", new, "--strip-components=1", "--wildcards",
+            inputs.run(["tar", "xf", glob.glob(os.path.join(tmp, "x", tarball))[0], "-C", new, "--strip-components=1", "--wildcards",
                         "--no-wildcards-match-slash", *members])
     return inputs.made(inputs.cache(f"{package}-{inputs.hash_of(tarball, members, key)}"), make)
 
