@@ -22,8 +22,8 @@
 #include <time.h>
 
 #include "base/report.h"
-#include "base/trace.h"
 #include "cpu/cluster.h"
+#include "jit/dump.h"
 #include "jit/opt.h"
 
 enum {
@@ -328,15 +328,13 @@ static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_
     ir_end(&code->block);
 }
 
-static void dump_in(const struct jit_code *code, const struct cpu *cpu, const struct jit_place *at)
+static void dump_before(const struct jit_code *code, const struct cpu *cpu, const struct jit_place *at,
+                        enum trace_category which)
 {
-    for (unsigned i = 0; i < code->block.insns; i++) {
-        uint32_t word;
-        char text[A64_TEXT_SIZE];
-        memcpy(&word, at->hva + (at->pa & (MEM_PAGE_SIZE - 1)) + 4 * i, 4);
-        a64_disasm(word, text, sizeof text);
-        trace(IN_ASM, "%#" PRIx64 ": %08x  %s", cpu->pc + 4 * i, word, text);
-    }
+    if (which == TRACE_OP && trace_on(IN_ASM))
+        jit_dump_guest(cpu->pc, at->hva + (at->pa & (MEM_PAGE_SIZE - 1)), code->block.insns);
+    if (which == TRACE_OP ? trace_on(OP) : trace_on(OP_OPT))
+        jit_dump_ir(which, cpu->pc, &code->block);
 }
 
 /* Host code for as much of the place as there is some; false: for not even one instruction. */
@@ -345,11 +343,16 @@ static bool emit_place(struct jit_code *code, const struct cpu *cpu, const struc
 {
     struct segment *s = &code->segment[code->now];
     uint8_t *entry[2];
+    bool dump = unlikely(jit_dump_wanted(cpu->pc));
 
     for (unsigned max = at->max; max; max /= 2) {
         lift(code, cpu, at, max);
+        if (dump)
+            dump_before(code, cpu, at, TRACE_OP);
         opt_forward(&code->block);
         opt_dead(&code->block, code->uses);
+        if (dump)
+            dump_before(code, cpu, at, TRACE_OP_OPT);
         code->emit.x = (struct x86){ .p = s->free, .start = s->free, .end = s->end, .exec = code->rx - code->rw };
         code->emit.mode = at->mode;
         code->emit.stubs = &code->stubs;
@@ -380,8 +383,9 @@ static struct jit_block *translate(struct jit_code *code, struct cpu *cpu, const
     uint32_t generation = mem_code_generation(cpu->mem, at->pa_page);
     if (!emit_place(code, cpu, at, &cross, &inside))
         return NULL;
-    if (trace_on(IN_ASM))
-        dump_in(code, cpu, at);
+    if (unlikely(jit_dump_wanted(cpu->pc)) && trace_on(OUT_ASM))
+        jit_dump_host(cpu->pc, &code->emit, s->free);
+    jit_perf_map_add(s->free + code->emit.x.exec, (size_t)(code->emit.x.p - s->free), cpu->pc);
     struct jit_block *b = new_block(s);
     b->pa = at->pa;
     b->mode = (uint8_t)at->mode;

@@ -1606,6 +1606,7 @@ static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
     case IR_none: break;
     case IR_insn:
         e->insn = (unsigned)(ir->imm / 4);
+        e->insn_code[e->insn] = e->x.p;
         *state_ran = false;
         e->leave = AFTER_C;
         break;
@@ -1754,6 +1755,7 @@ bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned
         e->at = i;
         emit_op(e, &block->ir[i], &state_ran);
     }
+    e->cold_code = e->x.p;
     emit_cold_code(e);
     return !e->failed && !e->x.full;
 }

@@ -48,6 +48,7 @@ struct cold { /* code that is put behind the block */
 enum { JIT_DESC_BYTES = 12 };
 enum after { AFTER_C, AFTER_ON, AFTER_POLL };
 enum { DATA_CONST = 0xfe, DATA_MEM = 0xfd, XD_GENERAL = 0x40 };
+enum { BLOCK_INSNS = 64 };
 enum { MAX_COLD = 1024, MAX_LINKS = 8 };
 
 struct emit {
@@ -83,6 +84,8 @@ struct emit {
     uint8_t leave;         /* enum after: what the end of the block is to do after a system operation */
     unsigned mode;
     const struct jit_stubs *stubs;
+    const uint8_t *insn_code[BLOCK_INSNS]; /* where each instruction's code begins */
+    const uint8_t *cold_code;
 };
 
 /*

@@ -40,7 +40,7 @@ enum {
 #ifdef ARMLET_HARSH
     MAX_INSNS = 1,
 #else
-    MAX_INSNS = 64,
+    MAX_INSNS = BLOCK_INSNS,
 #endif
     BLOOM = 4096,
 };

@@ -11,6 +11,7 @@
 
 #include "base/report.h"
 #include "base/trace.h"
+#include "jit/dump.h"
 #include "jit/jit.h"
 #include "machine/board.h"
 #include "machine/config.h"
@@ -561,6 +562,20 @@ static enum answer opt_log(struct config *c, const char *arg, GError **err)
     }
     g_autofree char *unknown = trace_enable(arg);
     return unknown ? wrong(err, "-d %s: no such item (-d help lists them)", unknown) : GO_ON;
+}
+
+static enum answer opt_log_filter(struct config *c, const char *arg, GError **err)
+{
+    (void)c;
+    const char *why = jit_dump_filter(arg);
+    return why ? wrong(err, "-dfilter %s: %s", arg, why) : GO_ON;
+}
+
+static enum answer opt_perf_map(struct config *c, const char *arg, GError **err)
+{
+    (void)c, (void)arg;
+    int r = jit_perf_map();
+    return r ? wrong(err, "-perfmap: %s", g_strerror(-r)) : GO_ON;
 }
 
 static enum answer opt_log_file(struct config *c, const char *arg, GError **err)
