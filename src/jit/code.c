@@ -312,27 +312,29 @@ static struct ir_mode lift_mode(const struct cpu *cpu)
     return m;
 }
 
-/* Lifts at most `max' instructions, not beyond the page. */
+/* Lifts at most `max' instructions of the page. */
 static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_place *at, unsigned max)
 {
     struct ir_mode m = lift_mode(cpu);
     unsigned page_off = (unsigned)(at->pa & (MEM_PAGE_SIZE - 1));
 
-    ir_begin(&code->block, &m);
-    for (unsigned i = 0; i < max && !code->block.ended && page_off + 4 * i < MEM_PAGE_SIZE; i++) {
-        uint32_t word;
-        memcpy(&word, at->hva + page_off + 4 * i, 4);
+    ir_begin_trace(&code->block, &m, page_off);
+    code->block.page = at->hva;
+    while (code->block.insns < max && !code->block.ended) {
+        int off = (int)page_off + code->block.next;
+        uint32_t word = 0;
+        if (off >= 0 && off < MEM_PAGE_SIZE)
+            memcpy(&word, at->hva + off, 4);
         if (!ir_lift(&code->block, word))
             break;
     }
     ir_end(&code->block);
 }
 
-static void dump_before(const struct jit_code *code, const struct cpu *cpu, const struct jit_place *at,
-                        enum trace_category which)
+static void dump_before(const struct jit_code *code, const struct cpu *cpu, enum trace_category which)
 {
     if (which == TRACE_OP && trace_on(IN_ASM))
-        jit_dump_guest(cpu->pc, at->hva + (at->pa & (MEM_PAGE_SIZE - 1)), code->block.insns);
+        jit_dump_guest(cpu->pc, &code->block);
     if (which == TRACE_OP ? trace_on(OP) : trace_on(OP_OPT))
         jit_dump_ir(which, cpu->pc, &code->block);
 }
@@ -348,11 +350,12 @@ static bool emit_place(struct jit_code *code, const struct cpu *cpu, const struc
     for (unsigned max = at->max; max; max /= 2) {
         lift(code, cpu, at, max);
         if (dump)
-            dump_before(code, cpu, at, TRACE_OP);
+            dump_before(code, cpu, TRACE_OP);
         opt_forward(&code->block);
         opt_dead(&code->block, code->uses);
+        opt_lazy(&code->block);
         if (dump)
-            dump_before(code, cpu, at, TRACE_OP_OPT);
+            dump_before(code, cpu, TRACE_OP_OPT);
         code->emit.x = (struct x86){ .p = s->free, .start = s->free, .end = s->end, .exec = code->rx - code->rw };
         code->emit.mode = at->mode;
         code->emit.stubs = &code->stubs;

@@ -62,14 +62,16 @@ const char *jit_dump_filter(const char *text)
     return n_ranges ? NULL : "no range";
 }
 
-void jit_dump_guest(uint64_t pc, const uint8_t *words, unsigned n)
+void jit_dump_guest(uint64_t pc, const struct ir_block *block)
 {
-    for (unsigned i = 0; i < n; i++) {
+    for (unsigned i = 1; i < block->n; i++) {
         uint32_t word;
         char text[A64_TEXT_SIZE];
-        memcpy(&word, words + (size_t)4 * i, 4);
+        if (block->ir[i].op != IR_insn)
+            continue;
+        memcpy(&word, block->page + block->first + (ptrdiff_t)block->ir[i].imm, 4);
         a64_disasm(word, text, sizeof text);
-        trace(IN_ASM, "%#" PRIx64 ": %08x  %s", pc + 4 * i, word, text);
+        trace(IN_ASM, "%#" PRIx64 ": %08x  %s", pc + block->ir[i].imm, word, text);
     }
 }
 
@@ -155,7 +157,7 @@ void jit_dump_host(uint64_t pc, const struct emit *e, const uint8_t *start)
         const uint8_t *next = i < e->block->insns ? e->insn_code[i] : e->cold_code;
         disassemble(f, at, next, (uint64_t)(uintptr_t)(at + e->x.exec));
         if (i < e->block->insns)
-            fprintf(f, "  %#" PRIx64 ":\n", pc + 4 * i);
+            fprintf(f, "  %#" PRIx64 ":\n", pc + (uint64_t)(int64_t)e->insn_off[i]);
         at = next;
     }
     fprintf(f, "  cold:\n");

@@ -13,8 +13,8 @@
 
 /* Is any of the dumps wanted for a block at pc?  Cheap when none is. */
 bool jit_dump_wanted(uint64_t pc);
-/* The n guest words at pc. */
-void jit_dump_guest(uint64_t pc, const uint8_t *words, unsigned n);
+/* The guest instructions of a trace at pc, in its order. */
+void jit_dump_guest(uint64_t pc, const struct ir_block *block);
 void jit_dump_ir(enum trace_category which, uint64_t pc, const struct ir_block *block);
 /* Host code from start on, as e emitted it (with guest instructions between), for the block at pc. */
 void jit_dump_host(uint64_t pc, const struct emit *e, const uint8_t *start);

@@ -13,6 +13,7 @@
 #include "jit/emit.h"
 
 #include "base/report.h"
+#include "jit/opt.h"
 #include "jit/x86_sse.h"
 
 const uint8_t jit_temps[TEMPS] = { RAX, RCX, RDX, RSI };
@@ -292,9 +293,18 @@ struct hmem emit_address(struct emit *e, unsigned id)
 
 /* --- results ---------------------------------------------------------------------------------------------- */
 
+/* Not one that flags may have to be made from again. */
+unsigned emit_hint(const struct emit *e, unsigned id)
+{
+    const struct ir *set = op_of(e, e->lazy);
+    unsigned n = e->hint[id];
+
+    return e->lazy && set->k != LAZY_HOST && (n == (set->b & 0xffu) + 1 || n == (set->b >> 8) + 1u) ? 0 : n;
+}
+
 unsigned emit_dest(struct emit *e, unsigned id)
 {
-    unsigned n = e->hint[id];
+    unsigned n = emit_hint(e, id);
     if (n && jit_pin_of[n - 1] != NO_REG && !e->gx_live[n - 1])
         return jit_pin_of[n - 1];
     return emit_temp(e);
@@ -452,7 +462,8 @@ static void flags_made(struct emit *e, unsigned id, bool inv)
     for (unsigned i = e->at + 1; i < e->block->n; i++) {
         const struct ir *ir = op_of(e, i);
         if (ir->op == IR_set_f && ir->a == id) {
-            store_flags(e, id);
+            if (!ir->k)
+                store_flags(e, id);
             return;
         }
         if (ir->op == IR_insn)
@@ -479,10 +490,104 @@ void emit_flags_ready(struct emit *e)
     emit_clobber_flags(e);
 }
 
+/* dst op= the other operand of lazy flags. */
+static void lazy_operand(struct emit *e, const struct ir *set, enum halu op, unsigned d)
+{
+    unsigned n = set->b >> 8;
+
+    if (n == NO_HOME)
+        x86_alu_ri(&e->x, set->x, op, d, (int32_t)set->imm);
+    else if (jit_pin_of[n] == NO_REG)
+        x86_alu_rm(&e->x, set->x, op, d, home(n));
+    else
+        x86_alu_rr(&e->x, set->x, op, d, jit_pin_of[n]);
+}
+
+/* EFLAGS become lazy flags; RAX is destroyed.  Returns whether the carry is inverted. */
+static bool make_lazy(struct emit *e, const struct ir *set)
+{
+    unsigned n = set->b & 0xff;
+
+    BUG_ON(set->k == LAZY_HOST);
+    if (jit_pin_of[n] == NO_REG)
+        x86_load(&e->x, true, RAX, home(n));
+    else
+        x86_mov_rr(&e->x, true, RAX, jit_pin_of[n]);
+    switch (set->k) {
+    case LAZY_SUB_BACK:
+        x86_lea(&e->x, true, RAX, MEM(RAX, (int32_t)set->imm));
+        lazy_operand(e, set, ALU_CMP, RAX);
+        return true;
+    case LAZY_SUB: lazy_operand(e, set, ALU_CMP, RAX); return true;
+    case LAZY_ADD_BACK:
+        x86_lea(&e->x, true, RAX, MEM(RAX, -(int32_t)set->imm));
+        lazy_operand(e, set, ALU_ADD, RAX);
+        return false;
+    case LAZY_ADD: lazy_operand(e, set, ALU_ADD, RAX); return false;
+    case LAZY_AND: lazy_operand(e, set, ALU_AND, RAX); return false;
+    default: x86_test_rr(&e->x, set->x, RAX, RAX); return false;
+    }
+}
+
+static enum in_host in_host(const struct emit *e, unsigned set)
+{
+    if (!set || e->host_f != op_of(e, set)->a)
+        return NOT_IN_HOST;
+    return e->host_inv ? IN_HOST_INVERTED : IN_HOST;
+}
+
+/* Lazy flags go to HOT_FLAGS on the way out; RAX and EFLAGS are destroyed. */
+static void flags_to_memory(struct emit *e, unsigned set, enum in_host where)
+{
+    bool inv = where == NOT_IN_HOST ? make_lazy(e, op_of(e, set)) : where == IN_HOST_INVERTED;
+
+    if (inv)
+        x86_cmc(&e->x);
+    x86_lahf(&e->x);
+    x86_setcc(&e->x, CC_O, RAX);
+    x86_rm(&e->x, 0x66, false, 0x89, RAX, HOT(HOT_FLAGS), false);
+}
+
+void emit_cold_flags(struct emit *e, const struct cold *c)
+{
+    if (!c->lazy)
+        return;
+    x86_store(&e->x, true, HOT(HOT_T0), RAX);
+    flags_to_memory(e, c->lazy, NOT_IN_HOST);
+    x86_load(&e->x, true, RAX, HOT(HOT_T0));
+}
+
+/* Before an operation that calls C and may leave. */
+static void flags_for_c(struct emit *e)
+{
+    if (!e->lazy)
+        return;
+    enum in_host where = in_host(e, e->lazy);
+    bool saved = borrow_rax(e);
+    flags_to_memory(e, e->lazy, where);
+    return_rax(e, saved);
+    e->mem_f = op_of(e, e->lazy)->a;
+    e->lazy = 0;
+    emit_clobber_flags(e);
+}
+
+/* At the block's end: lazy flags go where the next block finds them. */
+static void flags_out(struct emit *e, bool dead)
+{
+    if (!dead)
+        flags_for_c(e);
+}
+
 /* EFLAGS become flags value id, with a carry that cond can be read from; returns x86's condition. */
 static unsigned flags_to_host(struct emit *e, unsigned id, unsigned cond)
 {
-    if (e->host_f != id) {
+    if (e->host_f != id && e->lazy && op_of(e, e->lazy)->a == id) {
+        bool saved = borrow_rax(e);
+        e->host_inv = make_lazy(e, op_of(e, e->lazy));
+        return_rax(e, saved);
+        e->host_f = (uint16_t)id;
+        e->logic_of = 0;
+    } else if (e->host_f != id) {
         BUG_ON(e->mem_f != id);
         bool saved = borrow_rax(e);
         x86_rm(&e->x, 0, false, 0x0fb7, RAX, HOT(HOT_FLAGS), false);
@@ -581,7 +686,7 @@ static void emit_alu(struct emit *e, const struct ir *ir, bool want_flags)
     if (!want_flags)
         emit_clobber_flags(e);
     if (b_late) {
-        unsigned n = e->hint[id];
+        unsigned n = emit_hint(e, id);
         if (n && jit_pin_of[n - 1] != NO_REG && e->gx_live[n - 1] == (e->loc[a].kind == L_GX && e->loc[a].n == n - 1 && e->uses[a] == 1))
             d = jit_pin_of[n - 1];
         else if (a_dies)
@@ -603,7 +708,7 @@ static void emit_alu(struct emit *e, const struct ir *ir, bool want_flags)
     unlock_all(e);
     lock(e, ra);
     lock(e, rb);
-    unsigned n = e->hint[id];
+    unsigned n = emit_hint(e, id);
     if (n && jit_pin_of[n - 1] != NO_REG && !e->gx_live[n - 1])
         d = jit_pin_of[n - 1];
     else if (temp_index(ra) >= 0 && !e->tmp[temp_index(ra)])
@@ -669,8 +774,23 @@ static unsigned partner(const struct emit *e, const struct ir *f, unsigned op)
     return 0;
 }
 
+/* Flags that nobody reads and that cold code can make again need not be made. */
+static bool only_lazy(const struct emit *e, unsigned id)
+{
+    if (e->uses[id] != 1)
+        return false;
+    for (unsigned i = id + 1; i < e->block->n && op_of(e, i)->op != IR_insn; i++)
+        if (op_of(e, i)->op == IR_set_f && op_of(e, i)->a == id)
+            return op_of(e, i)->k > LAZY_HOST;
+    return false;
+}
+
 static void emit_flags_addsub(struct emit *e, const struct ir *ir)
 {
+    if (only_lazy(e, e->at)) {
+        emit_use_all(e, ir);
+        return;
+    }
     unsigned id = e->at, sub = ir->op == IR_f_sub, value = partner(e, ir, sub ? IR_sub : IR_add);
 
     if (value) {
@@ -700,6 +820,10 @@ static void emit_flags_addsub(struct emit *e, const struct ir *ir)
 static void emit_flags_logic(struct emit *e, const struct ir *ir)
 {
     unsigned id = e->at;
+    if (only_lazy(e, id)) {
+        emit_use_all(e, ir);
+        return;
+    }
     if (e->logic_of != ir->a || e->logic_sf != ir->k) {
         emit_clobber_flags(e);
         unsigned r = emit_reg(e, ir->a);
@@ -1141,34 +1265,29 @@ static void emit_f_select(struct emit *e, const struct ir *ir)
         return;
     }
     /* Operands first, so that both paths leave every value at the same place. */
+    emit_take(e, RAX);
     unsigned ra = emit_reg(e, fa->a), rb = NO_REG;
-    bool imm = is_const(e, fa->b) && fits32(const_of(e, fa->b));
+    bool imm = is_const(e, fa->b) && fits32(const_of(e, fa->b)), sf = fa->k, inv = fa->op == IR_f_sub;
     if (!imm)
         rb = emit_reg(e, fa->b);
-    unsigned t = fa->op == IR_f_add ? emit_temp(e) : NO_REG;
     unsigned cc = condition(e, q);
     emit_clobber_flags(e);
     uint8_t *no = x86_jcc(&e->x, (enum hcc)(cc ^ 1));
-    bool sf = fa->k;
-    if (fa->op == IR_f_add) {
-        x86_mov_rr(&e->x, true, t, ra);
-        if (imm)
-            x86_alu_ri(&e->x, sf, ALU_ADD, t, (int32_t)const_of(e, fa->b));
-        else
-            x86_alu_rr(&e->x, sf, ALU_ADD, t, rb);
-    } else if (imm) {
-        x86_alu_ri(&e->x, sf, ALU_CMP, ra, (int32_t)const_of(e, fa->b));
-    } else {
-        x86_alu_rr(&e->x, sf, ALU_CMP, ra, rb);
+    if (!inv) {
+        x86_mov_rr(&e->x, true, RAX, ra);
+        ra = RAX;
     }
-    if (fa->op == IR_f_sub)
-        x86_cmc(&e->x);
-    write_flags(e);
+    if (imm)
+        x86_alu_ri(&e->x, sf, inv ? ALU_CMP : ALU_ADD, ra, (int32_t)const_of(e, fa->b));
+    else
+        x86_alu_rr(&e->x, sf, inv ? ALU_CMP : ALU_ADD, ra, rb);
     uint8_t *end = x86_jmp(&e->x);
     x86_here(&e->x, no);
-    x86_store_imm(&e->x, false, HOT(HOT_FLAGS), (int32_t)jit_hot_flags((uint32_t)fb->imm));
+    x86_mov_ri(&e->x, RAX, jit_hot_flags((uint32_t)fb->imm) ^ (inv ? 0x100 : 0));
+    x86_u8(&e->x, 0x04); /* add al, 0x7f: V to OF */
+    x86_u8(&e->x, 0x7f);
+    x86_sahf(&e->x);
     x86_here(&e->x, end);
-    e->mem_f = (uint16_t)id;
     emit_use(e, q);
     for (unsigned i = 0; i < 2; i++) {
         unsigned f = i ? ir->c : ir->b;
@@ -1177,6 +1296,7 @@ static void emit_f_select(struct emit *e, const struct ir *ir)
         emit_use(e, f);
     }
     unlock_all(e);
+    flags_made(e, id, inv);
 }
 
 /* HOT_FLAGS from a packed NZCV in a register (which is destroyed), with a second one for help. */
@@ -1244,7 +1364,7 @@ static struct hmem arg(unsigned i)
     return HOT(HOT_A + 2 * i);
 }
 
-void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, bool keep)
+void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, int off, bool keep)
 {
     /* What is to be done stands behind the call, jumped over: half the size of stores to the hot words. */
     bool wide = ir->op == IR_exception || ir->op == IR_undefined || ir->op == IR_fp_trap;
@@ -1252,7 +1372,7 @@ void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, bool keep)
     x86_u8(&e->x, 0xeb);
     x86_u8(&e->x, JIT_DESC_BYTES);
     x86_u32(&e->x, ir->op | (uint32_t)ir->k << 16 | (uint32_t)ir->x << 24);
-    x86_u32(&e->x, (e->page_off + 4 * insn) | (e->block->insns - insn) << 12);
+    x86_u32(&e->x, (unsigned)((int)e->page_off + off) | (e->block->insns - insn) << 12);
     x86_u32(&e->x, wide ? (uint32_t)ir->imm : ir->imm16);
 }
 
@@ -1261,6 +1381,8 @@ void emit_generic(struct emit *e, const struct ir *ir)
     const char *types = ir_info[ir->op].operands;
     unsigned effects = ir_info[ir->op].effects, result = ir_info[ir->op].result;
 
+    if (effects & (IE_FAULT | IE_STATE))
+        flags_for_c(e);
     emit_clobber_flags(e);
     for (unsigned i = 0; i < ir_operands(ir->op); i++) {
         unsigned id = ir_operand(ir, i);
@@ -1277,7 +1399,7 @@ void emit_generic(struct emit *e, const struct ir *ir)
     if (effects & IE_STATE)
         emit_evict_homes(e);
     emit_xmm_flush(e);
-    emit_c_op(e, ir, e->insn, false);
+    emit_c_op(e, ir, e->insn, e->off, false);
     if (effects & IE_STATE)
         e->mem_f = 0;
     unsigned id = e->at;
@@ -1322,8 +1444,11 @@ struct cold *emit_cold(struct emit *e, unsigned kind, uint8_t *from)
         e->failed = true;
         return &e->cold[0];
     }
+    bool may_leave = ir_info[op_of(e, e->at)->op].effects & (IE_FAULT | IE_STATE | IE_END);
+    unsigned lazy = may_leave ? e->lazy : 0;
     struct cold *c = &e->cold[e->ncold++];
-    *c = (struct cold){ .kind = (uint8_t)kind, .from = from, .insn = (uint16_t)e->insn, .id = (uint16_t)e->at };
+    *c = (struct cold){ .kind = (uint8_t)kind, .from = from, .insn = (uint16_t)e->insn, .off = (int16_t)e->off,
+                        .id = (uint16_t)e->at, .lazy = (uint16_t)lazy, .host = (uint8_t)in_host(e, lazy) };
     return c;
 }
 
@@ -1368,13 +1493,14 @@ static void emit_dispatch(struct emit *e, bool inline_)
 }
 
 /*
- * Before a jump or call (of five bytes) that is patched while other vCPUs may run it: its displacement must lie in an
- * aligned quadword.
+ * Before a jump or call, whose opcode has that many bytes, that is patched while other vCPUs may run it: its displacement
+ * must lie in an aligned quadword.  Flags stay.
  */
-static void emit_align_link(struct emit *e)
+enum { JMP_OPCODE = 1, JCC_OPCODE = 2 };
+static void emit_align_link(struct emit *e, unsigned opcode)
 {
     static const uint8_t nops[4][3] = { { 0 }, { 0x90 }, { 0x66, 0x90 }, { 0x0f, 0x1f, 0x00 } };
-    unsigned over = (unsigned)(uintptr_t)(e->x.p + 1) & 7, n = over > 4 ? 8 - over : 0;
+    unsigned over = (unsigned)(uintptr_t)(e->x.p + opcode) & 7, n = over > 4 ? 8 - over : 0;
 
     for (unsigned i = 0; i < n; i++)
         x86_u8(&e->x, nops[n][i]);
@@ -1392,21 +1518,79 @@ static void add_link(struct emit *e, uint8_t *from, unsigned to)
     e->links[e->nlinks++] = (struct jit_link){ from, (uint16_t)to, (uint8_t)e->mode };
 }
 
-static void emit_goto(struct emit *e, uint64_t off)
+static bool in_page(const struct emit *e, uint64_t off)
 {
     int64_t to = (int64_t)e->page_off + (int64_t)off;
+    return to >= 0 && to < MEM_PAGE_SIZE;
+}
 
-    if (to < 0 || to >= MEM_PAGE_SIZE) {
+static void emit_goto(struct emit *e, uint64_t off)
+{
+    unsigned to = (unsigned)(e->page_off + off);
+
+    if (!in_page(e, off)) {
         load_pc(e, RAX, off);
         emit_dispatch(e, false);
-        return;
-    }
-    if ((int64_t)off <= (int64_t)e->insn * 4) { /* backwards: a loop must notice interrupts */
+    } else if ((int64_t)off > e->off) {
+        emit_align_link(e, JMP_OPCODE);
+        add_link(e, x86_jmp(&e->x), to);
+    } else { /* backwards: a loop must notice interrupts */
+        x86_load(&e->x, false, RCX, CPU_MEM(pending));
+        x86_rm(&e->x, 0, false, 0x85, RCX, HOT(HOT_MASK), false);
+        emit_align_link(e, JCC_OPCODE);
+        add_link(e, x86_jcc(&e->x, CC_E), to);
         load_pc(e, RAX, off);
-        emit_poll(e);
+        x86_jmp_to(&e->x, e->stubs->leave_at - e->x.exec);
     }
-    emit_align_link(e);
-    add_link(e, x86_jmp(&e->x), (unsigned)to);
+}
+
+/* A way out of the block at `from' (a jump's place) to offset off. */
+static void add_side(struct emit *e, uint8_t *from, uint64_t off, bool flags_dead)
+{
+    struct cold *c = emit_cold(e, COLD_SIDE, from);
+
+    c->imm[0] = off;
+    if (flags_dead)
+        c->lazy = 0;
+}
+
+static void emit_side(struct emit *e, const struct ir *ir)
+{
+    unsigned cc = condition(e, ir->a);
+
+    unlock_all(e);
+    add_side(e, x86_jcc(&e->x, (enum hcc)cc), ir->imm, ir->k);
+    emit_use(e, ir->a);
+}
+
+/* A trace goes on at a smaller address. */
+static void emit_trace_poll(struct emit *e, const struct ir *ir)
+{
+    unsigned t = emit_temp(e);
+
+    emit_clobber_flags(e);
+    x86_load(&e->x, false, t, CPU_MEM(pending));
+    x86_rm(&e->x, 0, false, 0x85, t, HOT(HOT_MASK), false);
+    emit_cold(e, COLD_POLL, x86_jcc(&e->x, CC_NE))->imm[0] = ir->imm;
+}
+
+/* Cold code of a side exit: flags, the instructions that are not run after all, and on. */
+static void emit_side_cold(struct emit *e, const struct cold *c)
+{
+    int32_t rest = (int32_t)(e->block->insns - c->insn) - 1;
+
+    e->insn = c->insn;
+    e->off = c->off;
+    if (c->lazy)
+        flags_to_memory(e, c->lazy, c->host);
+    if (rest)
+        x86_alu_mi(&e->x, true, ALU_SUB, CPU_MEM(icount), rest);
+    if (c->kind == COLD_SIDE) {
+        emit_goto(e, c->imm[0]);
+    } else {
+        load_pc(e, RAX, c->imm[0]);
+        x86_jmp_to(&e->x, e->stubs->leave_at - e->x.exec);
+    }
 }
 
 /* Pushes the tag of the return address at block offset `off' onto the return stack. */
@@ -1429,15 +1613,16 @@ static void emit_return_point(struct emit *e, uint64_t off)
     x86_alu_rm(&e->x, true, ALU_XOR, RAX, HOT(HOT_KEY));
     x86_lea(&e->x, true, RCX, MEM(RAX, -(int32_t)(e->page_off + off)));
     x86_store(&e->x, true, HOT(HOT_PAGE), RCX);
-    emit_align_link(e);
+    emit_align_link(e, JMP_OPCODE);
     add_link(e, x86_jmp(&e->x), (unsigned)(e->page_off + off));
 }
 
 static void emit_branch_rel(struct emit *e, const struct ir *ir)
 {
-    uint64_t ret = (uint64_t)e->insn * 4 + 4;
+    uint64_t ret = (uint64_t)(int64_t)e->off + 4;
     int64_t to = (int64_t)e->page_off + (int64_t)ir->imm;
 
+    flags_out(e, ir->k & FLAGS_DEAD_NEXT);
     if (ir->x != BR_CALL || e->page_off + ret >= MEM_PAGE_SIZE) {
         emit_goto(e, ir->imm);
         return;
@@ -1449,7 +1634,7 @@ static void emit_branch_rel(struct emit *e, const struct ir *ir)
     }
     push_return(e, ret, false);
     if (inside)
-        emit_align_link(e);
+        emit_align_link(e, JMP_OPCODE);
     uint8_t *call = x86_call(&e->x);
     if (inside)
         add_link(e, call, (unsigned)to);
@@ -1463,9 +1648,10 @@ static void emit_branch_rel(struct emit *e, const struct ir *ir)
 
 static void emit_branch(struct emit *e, const struct ir *ir)
 {
-    uint64_t ret = (uint64_t)e->insn * 4 + 4;
+    uint64_t ret = (uint64_t)(int64_t)e->off + 4;
 
     unlock_all(e);
+    flags_out(e, false);
     value_to(e, ir->a, RAX);
     emit_clobber_flags(e);
     if (ir->x == BR_RET) {
@@ -1485,14 +1671,30 @@ static void emit_branch(struct emit *e, const struct ir *ir)
     emit_dispatch(e, ir->x != BR_RET);
 }
 
+/* Backwards: mostly taken, and the other way is cold. */
 static void emit_branch_if(struct emit *e, const struct ir *ir)
 {
     unsigned cc = condition(e, ir->a);
-    uint8_t *taken = x86_jcc(&e->x, (enum hcc)cc);
+    uint64_t next = (uint64_t)(int64_t)(int16_t)ir->b;
+    bool next_dead = !e->lazy || ir->k & FLAGS_DEAD_NEXT, taken_dead = !e->lazy || ir->k & FLAGS_DEAD_TAKEN;
+
     unlock_all(e);
-    emit_goto(e, ir->b);
-    x86_here(&e->x, taken);
-    emit_goto(e, ir->imm);
+    if ((int64_t)ir->imm <= e->off && in_page(e, ir->imm)) {
+        add_side(e, x86_jcc(&e->x, (enum hcc)(cc ^ 1)), next, next_dead);
+        flags_out(e, taken_dead);
+        emit_goto(e, ir->imm);
+        return;
+    }
+    bool direct = taken_dead && in_page(e, ir->imm);
+    if (direct)
+        emit_align_link(e, JCC_OPCODE);
+    uint8_t *taken = x86_jcc(&e->x, (enum hcc)cc);
+    if (direct)
+        add_link(e, taken, (unsigned)(e->page_off + ir->imm));
+    else
+        add_side(e, taken, ir->imm, taken_dead);
+    flags_out(e, next_dead);
+    emit_goto(e, next);
 }
 
 static void emit_leave(struct emit *e, const struct ir *ir, bool state_ran)
@@ -1554,7 +1756,7 @@ static bool can_wait(const struct emit *e, unsigned id)
         if (u->op == IR_none || u->op == IR_const || u->op == IR_get_x || u->op == IR_get_w || u->op == IR_get_f)
             continue;
         if (compare)
-            return u->op == IR_branch_if && u->a == id;
+            return (u->op == IR_branch_if || u->op == IR_side) && u->a == id;
         switch (u->op) {
         case IR_load: case IR_store: case IR_load_pair: case IR_store_pair: case IR_load_w: case IR_store_w:
         case IR_load_pair_w: case IR_store_pair_w:
@@ -1599,14 +1801,27 @@ static void emit_value(struct emit *e, const struct ir *ir)
     }
 }
 
+/* The flags were stored where they were made, or are lazy. */
+static void emit_set_f(struct emit *e, const struct ir *ir)
+{
+    e->lazy = ir->k ? (uint16_t)e->at : 0;
+    if (ir->k == LAZY_HOST && e->host_f != ir->a) { /* C made them, or they are a constant: stored all the same */
+        BUG_ON(e->mem_f != ir->a);
+        e->lazy = 0;
+    }
+    emit_use(e, ir->a);
+}
+
 static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
 {
     unsigned id = e->at;
     switch (ir->op) {
     case IR_none: break;
     case IR_insn:
-        e->insn = (unsigned)(ir->imm / 4);
+        e->insn = id == 1 ? 0 : e->insn + 1;
+        e->off = (int32_t)(int64_t)ir->imm;
         e->insn_code[e->insn] = e->x.p;
+        e->insn_off[e->insn] = e->off;
         *state_ran = false;
         e->leave = AFTER_C;
         break;
@@ -1616,7 +1831,7 @@ static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
     case IR_get_w: place(e, id, L_GW, ir->k); break;
     case IR_get_f: e->mem_f = (uint16_t)id; break;
     case IR_set_x: emit_set_x(e, ir); break;
-    case IR_set_f: emit_use(e, ir->a); break; /* stored where it was made */
+    case IR_set_f: emit_set_f(e, ir); break;
     case IR_f_const:
         if (!emit_for_f_select(e, id)) {
             x86_store_imm(&e->x, false, HOT(HOT_FLAGS), (int32_t)jit_hot_flags((uint32_t)ir->imm));
@@ -1639,12 +1854,17 @@ static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
         break;
     case IR_sp_check: emit_sp_check(e); break;
     case IR_barrier: emit_barrier(e, ir); break;
-    case IR_exit: emit_goto(e, ir->imm); break;
+    case IR_exit:
+        flags_out(e, ir->k & FLAGS_DEAD_NEXT);
+        emit_goto(e, ir->imm);
+        break;
+    case IR_side: emit_side(e, ir); break;
+    case IR_poll: emit_trace_poll(e, ir); break;
     case IR_branch: emit_branch(e, ir); break;
     case IR_branch_rel: emit_branch_rel(e, ir); break;
     case IR_branch_if: emit_branch_if(e, ir); break;
     case IR_leave: emit_leave(e, ir, *state_ran); break;
-    case IR_undefined: case IR_fp_trap: case IR_exception: emit_c_op(e, ir, e->insn, false); break;
+    case IR_undefined: case IR_fp_trap: case IR_exception: emit_c_op(e, ir, e->insn, e->off, false); break;
     default:
         if (ir->op == IR_load_ex || ir->op == IR_store_ex) {
             emit_exclusive(e, ir);
@@ -1669,12 +1889,13 @@ static void emit_state_cold(struct emit *e, const struct cold *c)
 {
     const struct ir *ir = op_of(e, c->id);
 
+    emit_cold_flags(e, c);
     if (c->data[0] != NO_REG) {
         x86_store(&e->x, true, arg(2), c->data[0]);
         x86_store_imm(&e->x, true, arg(0), (int32_t)op_of(e, ir->a)->imm);
         x86_store_imm(&e->x, true, arg(1), (int32_t)op_of(e, ir->b)->imm);
     }
-    emit_c_op(e, ir, c->insn, true);
+    emit_c_op(e, ir, c->insn, c->off, true);
     x86_jmp_to(&e->x, c->back);
 }
 
@@ -1689,7 +1910,11 @@ static void emit_cold_code(struct emit *e)
             x86_u32(&e->x, (uint32_t)(c->from - e->x.p));
             x86_u32(&e->x, e->links[c->id].page_off);
             break;
-        case COLD_OP: emit_c_op(e, op_of(e, c->id), c->insn, true); break;
+        case COLD_SIDE: case COLD_POLL: emit_side_cold(e, c); break;
+        case COLD_OP:
+            emit_cold_flags(e, c);
+            emit_c_op(e, op_of(e, c->id), c->insn, c->off, true);
+            break;
         case COLD_VECTOR: emit_vector_cold(e, c); break;
         case COLD_STATE: emit_state_cold(e, c); break;
         default: emit_memory_cold(e, c); break;
@@ -1737,7 +1962,9 @@ bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned
     e->block = block;
     e->uses = uses;
     e->page_off = page_off;
-    e->host_f = e->mem_f = e->logic_of = 0;
+    e->host_f = e->mem_f = e->logic_of = e->lazy = 0;
+    e->insn = 0;
+    e->off = 0;
     e->locked = 0;
     e->failed = false;
     e->leave = AFTER_C;

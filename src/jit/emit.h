@@ -32,6 +32,9 @@ struct cold { /* code that is put behind the block */
     uint8_t bytes;        /* of the whole access */
     uint8_t data[2];      /* host registers of values or results, or vector locations' registers */
     uint16_t insn;        /* index of the instruction in the block */
+    int16_t off;          /* its offset from the first */
+    uint16_t lazy;        /* set_f of flags that are not in HOT_FLAGS here, 0: they are there */
+    uint8_t host;         /* COLD_SIDE: EFLAGS hold them: enum in_host */
     uint16_t id;          /* IR operation */
     struct hmem ea;       /* the guest address: base and displacement */
     struct hmem w[2];     /* vector operands or results; scalar operands in memory */
@@ -49,7 +52,8 @@ enum { JIT_DESC_BYTES = 12 };
 enum after { AFTER_C, AFTER_ON, AFTER_POLL };
 enum { DATA_CONST = 0xfe, DATA_MEM = 0xfd, XD_GENERAL = 0x40 };
 enum { BLOCK_INSNS = 64 };
-enum { MAX_COLD = 1024, MAX_LINKS = 8 };
+enum { MAX_COLD = 1024, MAX_LINKS = 32 };
+enum in_host { NOT_IN_HOST, IN_HOST, IN_HOST_INVERTED };
 
 struct emit {
     struct x86 x;
@@ -57,6 +61,7 @@ struct emit {
     uint16_t *uses;
     unsigned page_off;   /* of the block's first instruction */
     unsigned insn;       /* index of the current one */
+    int32_t off;         /* its offset from the first */
     unsigned at;         /* index of the current operation */
     struct loc loc[IR_MAX];
     uint16_t hint[IR_MAX]; /* guest register + 1 that the value is set to soon */
@@ -73,6 +78,7 @@ struct emit {
     uint16_t gx_live[32], gw_live[32]; /* values that live in the home and will be used */
     uint16_t host_f;       /* flags value that EFLAGS holds, 0: none */
     bool host_inv;         /* its carry is inverted there */
+    uint16_t lazy;         /* set_f of the flags now in force when HOT_FLAGS does not have them (opt.h), 0: it has */
     uint16_t mem_f;        /* flags value that HOT_FLAGS holds, 0: not one with a name here */
     uint16_t logic_of;     /* value whose N and Z (logical operation) EFLAGS hold */
     bool logic_sf;
@@ -85,6 +91,7 @@ struct emit {
     unsigned mode;
     const struct jit_stubs *stubs;
     const uint8_t *insn_code[BLOCK_INSNS]; /* where each instruction's code begins */
+    int32_t insn_off[BLOCK_INSNS];         /* and its offset from the first */
     const uint8_t *cold_code;
 };
 
@@ -107,6 +114,8 @@ unsigned emit_temp(struct emit *e);
 void emit_release(struct emit *e, unsigned host);
 /* Where to put the result of the current operation: its home if that is safe, else a temporary. */
 unsigned emit_dest(struct emit *e, unsigned id);
+/* Guest register + 1 whose home the value may be computed in already, 0: none. */
+unsigned emit_hint(const struct emit *e, unsigned id);
 /* The result is in host register r now. */
 void emit_bind(struct emit *e, unsigned id, unsigned r);
 /* An operand has been used once; at zero its place is free. */
@@ -123,15 +132,15 @@ void emit_to_memory(struct emit *e, unsigned id);
 bool emit_is_temp(unsigned host);
 struct cold *emit_cold(struct emit *e, unsigned kind, uint8_t *from);
 /*
- * The call to C for operation `ir' of instruction `insn', its operands being in HOT_A; results will be in HOT_R.
+ * The call to C for operation `ir' of instruction `insn' at offset `off', its operands being in HOT_A; results will be in HOT_R.
  * keep: xmm registers stay; else they are lost.
  */
-void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, bool keep);
+void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, int off, bool keep);
 /* The whole operation that way: operands fetched, result bound. */
 void emit_generic(struct emit *e, const struct ir *ir);
 void emit_const(struct emit *e, unsigned host, uint64_t v);
 
-enum cold_kind { COLD_MEM, COLD_OP, COLD_STATE, COLD_LINK, COLD_VECTOR };
+enum cold_kind { COLD_MEM, COLD_OP, COLD_STATE, COLD_LINK, COLD_VECTOR, COLD_SIDE, COLD_POLL };
 
 /* That very temporary, locked; what was in it moves. */
 unsigned emit_take(struct emit *e, unsigned host);
@@ -157,6 +166,8 @@ bool emit_fp(struct emit *e, const struct ir *ir);       /* emit_fp.c */
 bool emit_fcmp(struct emit *e, const struct ir *ir);
 /* After EFLAGS hold flags value `id', just made, with the carry of a subtraction if inv: store them. */
 void emit_flags_made(struct emit *e, unsigned id, bool inv);
+/* Cold code, before C may look: flags that are not in HOT_FLAGS go there. */
+void emit_cold_flags(struct emit *e, const struct cold *c);
 /* The same for the flags that wait for select_ready_flags(). */
 void emit_flags_ready(struct emit *e);
 bool emit_for_f_select(const struct emit *e, unsigned id);

@@ -127,7 +127,7 @@ static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool st
 /* The home that a result may be computed in, or else. */
 static unsigned dest_or(struct emit *e, unsigned id, unsigned temp)
 {
-    unsigned n = e->hint[id];
+    unsigned n = emit_hint(e, id);
     return n && jit_pin_of[n - 1] != NO_REG && !e->gx_live[n - 1] ? jit_pin_of[n - 1] : temp;
 }
 
@@ -421,6 +421,7 @@ void emit_memory_cold(struct emit *e, struct cold *c)
         x86_here(&e->x, slow);
         x86_here(&e->x, slow2);
     }
+    emit_cold_flags(e, c);
     x86_lea(&e->x, true, c->t0, c->ea);
     x86_store(&e->x, true, HOT(HOT_A), c->t0);
     for (unsigned i = 0; is_store(ir->op) && i < (is_pair(ir->op) ? 2u : 1u); i++) {
@@ -433,7 +434,7 @@ void emit_memory_cold(struct emit *e, struct cold *c)
     }
     if (ir->op == IR_store_ex)
         x86_store(&e->x, true, HOT(HOT_A + 2), (unsigned)c->imm[0]);
-    emit_c_op(e, ir, c->insn, c->keep);
+    emit_c_op(e, ir, c->insn, c->off, c->keep);
     if (!is_store(ir->op))
         cold_results(e, ir, c);
     x86_jmp_to(&e->x, c->back);

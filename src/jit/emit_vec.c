@@ -478,7 +478,7 @@ void emit_vector_cold(struct emit *e, struct cold *c)
 
     for (unsigned i = 0; i < ir_operands(ir->op); i++)
         x86_movdqu_store(&e->x, HOT(HOT_A + 2 * i), c->x[i]);
-    emit_c_op(e, ir, c->insn, true);
+    emit_c_op(e, ir, c->insn, c->off, true);
     if (c->xd & XD_GENERAL)
         x86_load(&e->x, true, c->xd & 15u, HOT(HOT_R));
     else

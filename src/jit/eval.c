@@ -188,7 +188,14 @@ static bool eval_control(struct eval *e, const struct ir *ir)
     case IR_exit: go(e, e->base + ir->imm); break;
     case IR_branch: go(e, val(e, ir->a)); break;
     case IR_branch_rel: go(e, prim_branch_addr(cpu, e->base + ir->imm)); break;
-    case IR_branch_if: go(e, val(e, ir->a) ? prim_branch_addr(cpu, e->base + ir->imm) : e->base + ir->b); break;
+    case IR_branch_if:
+        go(e, val(e, ir->a) ? prim_branch_addr(cpu, e->base + ir->imm) : e->base + (uint64_t)(int16_t)ir->b);
+        break;
+    case IR_side:
+        if (val(e, ir->a))
+            go(e, prim_branch_addr(cpu, e->base + ir->imm));
+        break;
+    case IR_poll: break;
     case IR_leave: e->done = true; break; /* next_pc stands */
     case IR_undefined: prim_undefined(cpu); break;
     case IR_fp_trap: prim_fp_trap(cpu); break;

@@ -124,13 +124,22 @@ struct ir_block {
     unsigned n;      /* operations used, including [0] */
     unsigned insns;  /* guest instructions */
     bool ended;      /* an operation with IE_END is in; nothing may follow */
+    /* A trace goes on behind forward conditional branches and through direct ones, within the page. */
+    bool trace;
+    uint8_t sides, jumps;
+    uint16_t first;      /* byte offset of the first instruction in its page */
+    int32_t here, next;  /* offsets from the first instruction: of the current one, of the one to be lifted next */
+    const uint8_t *page; /* the guest's page, for a look at what follows; NULL: not to be looked at */
+    uint64_t seen[16];   /* words of the page that are in the trace: a bit each */
     struct ir ir[IR_MAX];
 };
 
 void ir_begin(struct ir_block *block, const struct ir_mode *mode);
+/* The same for a trace whose first instruction is at byte offset `first' of its page. */
+void ir_begin_trace(struct ir_block *block, const struct ir_mode *mode, unsigned first);
 /*
- * Appends the instruction at the next address.  False: the block is full (or has ended) and the word was not
- * taken. Words that are UNDEFINED in this mode lift to that exception.
+ * Appends the instruction at block->next.  False: the block is full (or has ended, or has been here or leaves the page, if
+ * it is a trace) and the word was not taken. Words that are UNDEFINED in this mode lift to that exception.
  */
 bool ir_lift(struct ir_block *block, uint32_t word);
 /* Closes a block that has not ended by itself with an exit to the next address. */

@@ -60,10 +60,13 @@ static struct ir *put_end(CTX *c, enum ir_opcode op, unsigned k, unsigned a)
     return put(c, op, k, a, 0);
 }
 
+/* Side exits and followed jumps of a trace, at most. */
+enum { TRACE_SIDES = 8, TRACE_JUMPS = 4 };
+
 /* Of the current instruction, from the block's start. */
 static uint64_t here(const CTX *c)
 {
-    return (uint64_t)(c->insns - 1) * 4;
+    return (uint64_t)(int64_t)c->here;
 }
 
 /* values */
@@ -351,8 +354,23 @@ static void branch(CTX *c, V target, enum branch_kind kind)
 
     put_end(c, IR_branch, 0, to.id)->x = (uint8_t)kind;
 }
+/* May a trace take in the instruction at this offset? */
+static bool may_go_on(const CTX *c, int64_t off)
+{
+    int64_t at = off + c->first;
+
+    return c->trace && at >= 0 && at < MEM_PAGE_SIZE && !(c->seen[at / 256] >> at / 4 % 64 & 1);
+}
+
 static void branch_rel(CTX *c, int64_t off, enum branch_kind kind)
 {
+    if (kind == BR_JUMP && c->jumps < TRACE_JUMPS && may_go_on(c, c->here + off)) {
+        c->jumps++;
+        c->next = (int32_t)(c->here + off);
+        if (off < 0)
+            put_imm(c, IR_poll, 0, 0, here(c) + (uint64_t)off);
+        return;
+    }
     struct ir *ir = put_end(c, IR_branch_rel, 0, 0);
 
     ir->x = (uint8_t)kind;
@@ -360,6 +378,11 @@ static void branch_rel(CTX *c, int64_t off, enum branch_kind kind)
 }
 static void branch_if(CTX *c, V cond, int64_t off)
 {
+    if (off > 0 && c->sides < TRACE_SIDES && may_go_on(c, c->next)) {
+        c->sides++;
+        put_imm(c, IR_side, 0, cond.id, here(c) + (uint64_t)off);
+        return;
+    }
     struct ir *ir = put_end(c, IR_branch_if, 0, cond.id);
 
     ir->b = (uint16_t)(here(c) + 4);
@@ -466,17 +489,41 @@ void ir_begin(struct ir_block *block, const struct ir_mode *mode)
     block->mode = *mode;
     block->n = 0;
     block->insns = 0;
-    block->ended = false;
+    block->ended = block->trace = false;
+    block->here = block->next = 0;
+    block->first = 0;
+    block->page = NULL;
     put(block, IR_none, 0, 0, 0);
+}
+
+void ir_begin_trace(struct ir_block *block, const struct ir_mode *mode, unsigned first)
+{
+    ir_begin(block, mode);
+    block->trace = true;
+    block->first = (uint16_t)first;
+    block->sides = block->jumps = 0;
+    memset(block->seen, 0, sizeof block->seen);
+}
+
+/* Notes the instruction at block->next as taken in. */
+static void step(struct ir_block *block)
+{
+    unsigned at = (unsigned)(block->next + block->first);
+
+    if (block->trace)
+        block->seen[at / 256] |= UINT64_C(1) << at / 4 % 64;
+    block->here = block->next;
+    block->next += 4;
+    block->insns++;
 }
 
 bool ir_lift(struct ir_block *block, uint32_t word)
 {
     struct a64_insn insn;
 
-    if (block->ended || block->n + IR_MAX_PER_INSN > IR_MAX)
+    if (block->ended || block->n + IR_MAX_PER_INSN > IR_MAX || (block->trace && !may_go_on(block, block->next)))
         return false;
-    block->insns++;
+    step(block);
     if (a64_decode(word, &insn) && a64_available(insn.op, block->mode.features) && sem_table[insn.op]) {
         put_imm(block, IR_insn, a64_info[insn.op].group, 0, here(block));
         sem_table[insn.op](block, &insn.u);
@@ -490,5 +537,5 @@ bool ir_lift(struct ir_block *block, uint32_t word)
 void ir_end(struct ir_block *block)
 {
     if (!block->ended)
-        put_end(block, IR_exit, 0, 0)->imm = (uint64_t)block->insns * 4;
+        put_end(block, IR_exit, 0, 0)->imm = (uint64_t)(int64_t)block->next;
 }

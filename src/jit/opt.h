@@ -17,4 +17,18 @@ void opt_forward(struct ir_block *block);
  */
 void opt_dead(struct ir_block *block, uint16_t *uses);
 
+/*
+ * Behind opt_dead(): which flags need not be stored where they are made.  A set_f with k != LAZY_NONE is seen by nobody but
+ * cold code and ends before the next set_f; whoever leaves in between makes the flags again:
+ *   LAZY_HOST   from the host's flags, which still hold them (one conditional branch, right behind)
+ *   others      by the operation k from registers as struct cpu then has them: a is in register b & 31 (BACK: the result
+ *               is), the other operand in b >> 8, or imm if that is NO_HOME.  x is sf.
+ */
+enum lazy_kind { LAZY_NONE, LAZY_HOST, LAZY_SUB, LAZY_ADD, LAZY_LOGIC, LAZY_AND, LAZY_SUB_BACK, LAZY_ADD_BACK };
+enum { NO_HOME = 0xff };
+void opt_lazy(struct ir_block *block);
+
+/* k of side, exit, branch_rel and branch_if after opt_dead(): flags are dead where it goes on, or where it branches to. */
+enum { FLAGS_DEAD_NEXT = 1, FLAGS_DEAD_TAKEN = 2 };
+
 #endif

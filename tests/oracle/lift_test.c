@@ -1,6 +1,7 @@
 /*
  * The interpreter against lifted code run by the IR evaluator: random instructions on random states, one by
- * one and in blocks, all state compared.
+ * one and in blocks, all state compared.  With --jit, programs with branches too: the interpreter is led to where host
+ * code left the trace that it made of one.
  *
  *     lift_test [--jit] [--cases N] [--seed S] [--only NAME] [--dump] [--self-test]
  *
@@ -15,12 +16,13 @@
 
 #include "base/compiler.h"
 #include "base/report.h"
+#include "base/trace.h"
 #include "cases.h"
 #include "cpu/interp.h"
 #include "jit/ir.h"
 #include "jit/jit.h"
 
-enum { REPS = 4, BLOCK = 12, SHOW_PER_LINE = 2 };
+enum { REPS = 4, BLOCK = 12, PROGRAM = 24, SHOW_PER_LINE = 2 };
 
 struct test {
     struct oracle_machine machine;
@@ -91,7 +93,7 @@ static void show(const uint32_t *words, unsigned n, const struct oracle_state *b
     print_if("ESR_EL1", a->esr, b->esr);
     print_if("FAR_EL1", a->far, b->far);
     print_if("SPSR_EL1", a->spsr, b->spsr);
-    if (t.dump)
+    if (t.dump && !t.jit)
         ir_dump(stdout, &t.block);
 }
 
@@ -195,6 +197,152 @@ static void blocks(uint64_t *seed)
     compare(words, n, &st, ORACLE_SLOTS, op);
 }
 
+/* --- traces: programs with branches, of which host code runs what it makes one block of --- */
+
+/* A branch of the program from word i to one of its words. */
+static uint32_t branch_word(uint64_t *seed, unsigned i)
+{
+    uint64_t r = oracle_next(seed);
+    int off = (int)(r % (PROGRAM + 2)) - (int)i;
+    uint32_t rt = r >> 8 & 7, sf = (uint32_t)(r >> 11 & 1) << 31, sense = (uint32_t)(r >> 12 & 1) << 24;
+
+    switch (r >> 16 & 7) {
+    case 0: return 0x14000000 | ((uint32_t)off & 0x3ffffff);
+    case 1: return 0x34000000 | sf | sense | ((uint32_t)off & 0x7ffff) << 5 | rt;
+    case 2: return 0x36000000 | sense | (uint32_t)(r >> 20 & 31) << 19 | ((uint32_t)off & 0x3fff) << 5 | rt;
+    default: return 0x54000000 | ((uint32_t)off & 0x7ffff) << 5 | (uint32_t)(r >> 20) % 14;
+    }
+}
+
+/* Integer work on few registers, x0 to x7, so that values, homes and flags meet; loads and stores off x20 to x23. */
+static uint32_t plain_word(uint64_t *seed)
+{
+    uint64_t r = oracle_next(seed);
+    uint32_t d = r & 7, n = r >> 3 & 7, m = r >> 6 & 7, sf = (uint32_t)(r >> 9 & 1) << 31, op = (uint32_t)(r >> 10 & 3) << 29;
+    uint32_t base = 20 + (uint32_t)(r >> 12 & 3), imm = (uint32_t)(r >> 14 & 0xfff), cond = (uint32_t)(r >> 30) % 14 << 12;
+
+    switch (r >> 56 & 15) {
+    case 0: return 0x0b000000 | op | sf | m << 16 | n << 5 | d;                      /* add, adds, sub, subs */
+    case 1: return 0x11000000 | op | sf | (imm & 0xff) << 10 | n << 5 | d;           /* the same with a constant */
+    case 2: return 0x6b00001f | sf | m << 16 | n << 5;                               /* cmp */
+    case 3: return 0x7100001f | sf | (imm & 3) << 10 | n << 5;                       /* cmp with a small constant */
+    case 4: return 0x0a000000 | op | sf | m << 16 | n << 5 | d;                      /* and, orr, eor, ands */
+    case 5: return 0x72000000 | sf | (sf ? 1u << 22 : 0) | (imm & 7) << 10 | n << 5 | (imm & 8 ? 31 : d); /* tst, ands */
+    case 6: return 0x1a800000 | sf | (op & 1u << 30) | (imm & 1) << 10 | m << 16 | cond | n << 5 | d; /* csel, cset */
+    case 7: return 0x7a400000 | sf | m << 16 | cond | n << 5 | (imm & 15);           /* ccmp */
+    case 8: return 0x1a000000 | sf | op | m << 16 | n << 5 | d;                      /* adc, adcs, sbc, sbcs */
+    case 9: case 10: return 0xf9400000 | (imm & 31) << 10 | base << 5 | d;           /* ldr */
+    case 11: return 0xb8400400 | (imm & 7) << 14 | base << 5 | d;                    /* ldr, post-indexed */
+    case 12: return 0xf9000000 | (imm & 31) << 10 | base << 5 | d;                   /* str */
+    case 13: return 0xa9400000 | (imm & 1) << 22 | (imm >> 1 & 7) << 15 | m << 10 | base << 5 | n; /* stp, ldp */
+    case 14: return 0x2a0003e0 | sf | m << 16 | d;                                   /* mov */
+    default: return 0x1ac02000 | sf | (imm & 3) << 10 | m << 16 | n << 5 | d;        /* shifts by registers */
+    }
+}
+
+static void make_program(uint64_t *seed, uint32_t words[PROGRAM], struct oracle_record *rec)
+{
+    for (unsigned i = 0; i < PROGRAM; i++) {
+        uint64_t r = oracle_next(seed);
+        if (r % 5 == 0)
+            words[i] = branch_word(seed, i);
+        else if (r % 5 == 1 && r >> 8 & 1 && oracle_pick(&t.machine, t.list[(r >> 9) % t.n_list], i, seed, rec))
+            words[i] = rec->word;
+        else
+            words[i] = plain_word(seed);
+    }
+}
+
+/* The interpreter, until it has done what the block did: as many instructions, and the exception at their end. */
+static void follow(const uint32_t *words, uint64_t start, const struct outcome *goal)
+{
+    struct cpu *cpu = t.machine.cpu;
+
+    for (uint64_t i = 0; i <= goal->icount + 1; i++) {
+        uint64_t at = (cpu->pc - start) / 4;
+        if (cpu->icount == goal->icount && cpu->pc == goal->pc)
+            return;
+        interp_exec_word(cpu, at < PROGRAM ? words[at] : 0); /* around the program are zeros */
+    }
+}
+
+/* Once more, with what the translator makes of it on stderr. */
+static void translate_again(const struct oracle_state *st, const uint32_t *words)
+{
+    begin(st, ORACLE_SLOTS, true);
+    if (trace_enable("op_opt,out_asm"))
+        die("no such dumps");
+    jit_exec_words(t.machine.cpu, words, PROGRAM);
+    if (trace_enable("none"))
+        die("no such dump");
+}
+
+/* On from a trace's end, at most eight instructions, to where the flags have been set again. */
+static void settle(const uint32_t *words, unsigned n)
+{
+    struct cpu *cpu = t.machine.cpu;
+
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t at = (cpu->pc - ORACLE_SLOTS) / 4;
+        if (at < PROGRAM)
+            interp_exec_word(cpu, words[at]);
+    }
+}
+
+/*
+ * Both ways from st on.  Flags need not be right where a trace ends in front of an instruction that sets them all: if
+ * they are all that differs, both go on until they are equal, and nothing else may differ before.
+ */
+static bool same(const struct oracle_state *st, const uint32_t *words, struct outcome *a, struct outcome *b)
+{
+    for (unsigned more = 0; more < 8; more++) {
+        begin(st, ORACLE_SLOTS, true);
+        jit_exec_words(t.machine.cpu, words, PROGRAM);
+        finish(b, ORACLE_SLOTS);
+        struct outcome left = *b;
+        settle(words, more);
+        finish(b, ORACLE_SLOTS);
+        begin(st, ORACLE_SLOTS, true);
+        follow(words, ORACLE_SLOTS, &left);
+        settle(words, more);
+        finish(a, ORACLE_SLOTS);
+        if (!memcmp(a, b, sizeof *a))
+            return true;
+        struct outcome flagless = *a;
+        flagless.st.nzcv = b->st.nzcv;
+        flagless.pstate = b->pstate;
+        if (memcmp(&flagless, b, sizeof *b))
+            return false;
+    }
+    return false;
+}
+
+static void traces(uint64_t *seed)
+{
+    static struct oracle_state st;
+    static struct outcome a, b;
+    struct oracle_record rec = {.reg = {ORACLE_NONE, ORACLE_NONE}, .target = ORACLE_MEM, .seed = oracle_next(seed)};
+    uint32_t words[PROGRAM];
+
+    make_program(seed, words, &rec);
+    oracle_make(&rec, 0, &st);
+    for (unsigned i = 0; i < 8; i++) /* often equal, so that branches go both ways */
+        st.x[i] = oracle_next(seed) % 8 ? st.x[i] % 5 : st.x[i];
+    for (unsigned i = 20; i < 24; i++) /* the last leads nowhere, at times */
+        st.x[i] = i == 23 && oracle_next(seed) % 8 == 0 ? 0x70000000 : ORACLE_MEM + oracle_next(seed) % 32 * 8;
+    if (same(&st, words, &a, &b)) {
+        t.passed++;
+        return;
+    }
+    if (t.failed++ < SHOW_PER_LINE && !t.plant) {
+        show(words, PROGRAM, &st, &a, &b);
+        printf("    left at %+" PRId64 " words, after %" PRIu64 " instructions\n",
+               (int64_t)(b.pc - ORACLE_SLOTS) / 4, b.icount);
+        if (t.dump)
+            translate_again(&st, words);
+    }
+}
+
 static void choose_lines(void)
 {
     for (unsigned op = 1; op < A64_NOPS; op++) {
@@ -221,6 +369,8 @@ static void run(void)
         singles(op, &rec, next % ORACLE_BATCH);
         if (next % 4 == 0)
             blocks(&t.seed);
+        for (unsigned i = 0; i < 4 && t.jit && !t.only; i++)
+            traces(&t.seed);
         if (t.plant && t.failed)
             break;
     }
