@@ -82,7 +82,11 @@ static void drop(struct emit *e, unsigned id)
     switch (l->kind) {
     case L_GX: e->gx_live[l->n]--; break;
     case L_GW: e->gw_live[l->n]--; break;
-    case L_TMP: e->tmp[l->n] = 0; break;
+    case L_TMP:
+        e->tmp[l->n] = 0;
+        if (e->copy[id] >= COPY_SPILL)
+            e->spill[e->copy[id] - COPY_SPILL] = 0;
+        break;
     case L_SPILL: e->spill[l->n] = 0; break;
     case L_WSLOT: e->wslot[l->n] = 0; break;
     default: break;
@@ -111,6 +115,7 @@ static void place(struct emit *e, unsigned id, unsigned kind, unsigned n)
     if (!e->uses[id])
         return;
     e->loc[id] = (struct loc){ (uint8_t)kind, (uint8_t)n };
+    e->copy[id] = 0;
     if (kind == L_GX)
         e->gx_live[n]++;
     else if (kind == L_GW)
@@ -119,9 +124,28 @@ static void place(struct emit *e, unsigned id, unsigned kind, unsigned n)
         e->tmp[n] = (uint16_t)id;
 }
 
+/* A value whose copy in memory is as good leaves its temporary. */
+static bool drop_to_copy(struct emit *e, unsigned t)
+{
+    unsigned id = e->tmp[t], copy = e->copy[id];
+
+    if (!copy)
+        return false;
+    e->tmp[t] = 0;
+    if (copy >= COPY_SPILL) {
+        e->loc[id] = (struct loc){ L_SPILL, (uint8_t)(copy - COPY_SPILL) };
+    } else {
+        e->loc[id] = (struct loc){ L_GX, (uint8_t)(copy - 1) };
+        e->gx_live[copy - 1]++;
+    }
+    return true;
+}
+
 static void spill_temp(struct emit *e, unsigned t)
 {
     unsigned id = e->tmp[t];
+    if (drop_to_copy(e, t))
+        return;
     for (unsigned s = 0; s < SPILLS; s++)
         if (!e->spill[s]) {
             x86_store(&e->x, true, HOT(HOT_SPILL + s), jit_temps[t]);
@@ -152,7 +176,7 @@ static void vacate(struct emit *e, unsigned t)
     if (!id)
         return;
     for (unsigned i = 0; i < TEMPS; i++)
-        if (i != t && !e->tmp[i] && !(e->locked & 1u << i)) {
+        if (i != t && !e->tmp[i] && !(e->locked & 1u << i) && !e->copy[id]) {
             x86_mov_rr(&e->x, true, jit_temps[i], jit_temps[t]);
             e->tmp[t] = 0;
             e->tmp[i] = (uint16_t)id;
@@ -171,6 +195,26 @@ unsigned emit_take(struct emit *e, unsigned host)
     return host;
 }
 
+/* How soon value id is an operand again. */
+static unsigned next_use(const struct emit *e, unsigned id)
+{
+    for (unsigned i = e->at; i < e->block->n; i++) {
+        const struct ir *ir = op_of(e, i);
+        for (unsigned k = 0; k < ir_operands(ir->op); k++)
+            if (ir_operand(ir, k) == id)
+                return i;
+    }
+    return e->block->n;
+}
+
+/* Which of two values in temporaries is the better one to lose: one that memory has, or that is wanted later. */
+static bool rather(const struct emit *e, unsigned a, unsigned b)
+{
+    if (!e->copy[a] != !e->copy[b])
+        return e->copy[a];
+    return next_use(e, a) > next_use(e, b);
+}
+
 unsigned emit_temp(struct emit *e)
 {
     unsigned best = TEMPS;
@@ -181,7 +225,8 @@ unsigned emit_temp(struct emit *e)
             best = i;
             break;
         }
-        best = i;
+        if (best == TEMPS || rather(e, e->tmp[i], e->tmp[best]))
+            best = i;
     }
     if (best == TEMPS) { /* an address and two values to store that are all computed: emit less, or interpret */
         e->failed = true;
@@ -253,8 +298,12 @@ unsigned emit_reg(struct emit *e, unsigned id)
     value_to(e, id, r);
     if (l->kind == L_SPILL || l->kind == L_GX || l->kind == L_LATER) { /* it may be wanted again: keep it here */
         bool later = l->kind == L_LATER;
+        unsigned copy = l->kind == L_SPILL ? (unsigned)COPY_SPILL + l->n : l->kind == L_GX ? l->n + 1u : 0;
         drop(e, id);
         place(e, id, L_TMP, (unsigned)temp_index(r));
+        e->copy[id] = (uint8_t)copy;
+        if (copy >= COPY_SPILL)
+            e->spill[copy - COPY_SPILL] = (uint16_t)id;
         if (later)
             emit_use_all(e, op_of(e, id));
     }
@@ -332,6 +381,9 @@ static void unlock_all(struct emit *e)
 /* The values that live in home n move away. */
 static void evict_home(struct emit *e, unsigned n, unsigned except)
 {
+    for (unsigned t = 0; t < TEMPS; t++)
+        if (e->tmp[t] && e->copy[e->tmp[t]] == n + 1 && e->tmp[t] != except)
+            e->copy[e->tmp[t]] = 0;
     for (unsigned id = 1; e->gx_live[n] && id < e->block->n; id++) {
         struct loc *l = &e->loc[id];
         if (l->kind != L_GX || l->n != n || id == except)
@@ -349,8 +401,7 @@ static void evict_home(struct emit *e, unsigned n, unsigned except)
 void emit_evict_homes(struct emit *e)
 {
     for (unsigned n = 0; n < 32; n++)
-        if (e->gx_live[n])
-            evict_home(e, n, 0);
+        evict_home(e, n, 0);
 }
 
 static void emit_set_x(struct emit *e, const struct ir *ir)
@@ -360,7 +411,7 @@ static void emit_set_x(struct emit *e, const struct ir *ir)
     int32_t imm;
 
     evict_home(e, n, v);
-    if (l->kind == L_GX && l->n == n) { /* computed in place, or unchanged */
+    if ((l->kind == L_GX && l->n == n) || (l->kind == L_TMP && e->copy[v] == n + 1)) { /* in place, or unchanged */
         emit_use(e, v);
         return;
     }
@@ -374,6 +425,8 @@ static void emit_set_x(struct emit *e, const struct ir *ir)
         x86_store(&e->x, true, home(n), r);
     }
     emit_use(e, v);
+    if (e->uses[v] && pin == NO_REG && l->kind == L_TMP && !e->copy[v])
+        e->copy[v] = (uint8_t)(n + 1);
     if (e->uses[v] && pin != NO_REG && l->kind != L_CONST && l->kind != L_PC && l->kind != L_LATER) {
         drop(e, v); /* the home is as good, and frees a temporary */
         place(e, v, L_GX, n);
@@ -641,6 +694,20 @@ static unsigned reg_now(const struct emit *e, unsigned id)
     return l->kind == L_TMP ? jit_temps[l->n] : l->kind == L_GX ? jit_pin_of[l->n] : NO_REG;
 }
 
+/* a + (b, a shift that has waited). */
+static void add_scaled(struct emit *e, unsigned a, unsigned b)
+{
+    const struct ir *shift = op_of(e, b);
+    unsigned ra = emit_reg(e, a), rb = emit_reg(e, shift->a);
+
+    emit_use(e, a);
+    emit_use(e, b);
+    unlock_all(e);
+    unsigned d = emit_dest(e, e->at);
+    x86_lea(&e->x, true, d, MEMX(ra, rb, const_of(e, shift->b), 0));
+    emit_bind(e, e->at, d);
+}
+
 /*
  * d = a op b for the five plain operations.  The registers of dying operands are reused.  Flags are those of x86.
  * Addition and subtraction without wish for flags use LEA.
@@ -659,6 +726,15 @@ static void emit_alu(struct emit *e, const struct ir *ir, bool want_flags)
     bool plus_const = (op == ALU_ADD || op == ALU_SUB) && is_const(e, b) && fits32(const_of(e, b)) && const_of(e, b) != 0x80000000u;
     if (plus_const)
         off = op == ALU_ADD ? (int32_t)const_of(e, b) : (int32_t)(0 - const_of(e, b));
+    if (op == ALU_ADD && e->loc[a].kind == L_LATER && op_of(e, a)->op == IR_shl) {
+        unsigned t = a;
+        a = b;
+        b = t;
+    }
+    if (op == ALU_ADD && e->loc[b].kind == L_LATER && op_of(e, b)->op == IR_shl) {
+        add_scaled(e, a, b);
+        return;
+    }
     unsigned ra = emit_reg(e, a);
     unsigned rb = reg_now(e, b);
     if (!plus_const && rb != NO_REG)
@@ -745,12 +821,27 @@ static void emit_alu(struct emit *e, const struct ir *ir, bool want_flags)
     }
 }
 
+/* EFLAGS of an AND that has waited. */
+static void test_and(struct emit *e, const struct ir *and)
+{
+    unsigned r = emit_reg(e, and->a);
+
+    if (is_const(e, and->b) && (!and->k || fits32(const_of(e, and->b)))) {
+        bool narrow = const_of(e, and->b) <= INT32_MAX; /* SF is 0 either way */
+        x86_test_ri(&e->x, and->k && !narrow, r, (int32_t)const_of(e, and->b));
+    } else {
+        x86_test_rr(&e->x, and->k, r, emit_reg(e, and->b));
+    }
+}
+
 /* compare a with b: EFLAGS of a - b. */
 static void emit_compare(struct emit *e, bool sf, unsigned a, unsigned b)
 {
     struct hmem m;
     emit_clobber_flags(e);
-    if (is_const(e, b) && !const_of(e, b)) {
+    if (e->loc[a].kind == L_LATER && op_of(e, a)->op == IR_and) {
+        test_and(e, op_of(e, a));
+    } else if (is_const(e, b) && !const_of(e, b)) {
         unsigned r = emit_reg(e, a);
         x86_test_rr(&e->x, sf, r, r);
     } else if (emit_in_memory(e, a, &m) && is_const(e, b) && (!sf || fits32(const_of(e, b)))) {
@@ -824,7 +915,10 @@ static void emit_flags_logic(struct emit *e, const struct ir *ir)
         emit_use_all(e, ir);
         return;
     }
-    if (e->logic_of != ir->a || e->logic_sf != ir->k) {
+    if (e->loc[ir->a].kind == L_LATER) {
+        emit_clobber_flags(e);
+        test_and(e, op_of(e, ir->a));
+    } else if (e->logic_of != ir->a || e->logic_sf != ir->k) {
         emit_clobber_flags(e);
         unsigned r = emit_reg(e, ir->a);
         x86_test_rr(&e->x, ir->k, r, r);
@@ -919,6 +1013,28 @@ static void emit_bits(struct emit *e, const struct ir *ir)
     emit_bind(e, e->at, d);
 }
 
+/* RBIT and CLZ of it, and of nothing else: trailing zeros. */
+static bool emit_ctz(struct emit *e, const struct ir *ir)
+{
+    unsigned id = e->at, i = id + 1;
+
+    while (i < e->block->n && (op_of(e, i)->op == IR_none || op_of(e, i)->op == IR_insn || op_of(e, i)->op == IR_get_x))
+        i++;
+    const struct ir *clz = op_of(e, i);
+    if (i >= e->block->n || clz->op != IR_clz || clz->a != id || clz->k != ir->k || e->uses[id] != 1)
+        return false;
+    emit_clobber_flags(e);
+    unsigned ra = emit_reg(e, ir->a);
+    emit_use_all(e, ir);
+    unlock_all(e);
+    unsigned d = emit_dest(e, i);
+    x86_tzcnt(&e->x, ir->k, d, ra);
+    e->done[i] = true;
+    e->uses[id] = 0;
+    emit_bind(e, i, d);
+    return true;
+}
+
 static void emit_unary(struct emit *e, const struct ir *ir)
 {
     bool sf = ir->k;
@@ -927,6 +1043,8 @@ static void emit_unary(struct emit *e, const struct ir *ir)
         emit_generic(e, ir);
         return;
     }
+    if (ir->op == IR_rbit && jit_host.bmi1 && emit_ctz(e, ir))
+        return;
     if (ir->op == IR_cls || ir->op == IR_rbit || ir->op == IR_rev16) {
         emit_bits(e, ir);
         return;
@@ -1004,11 +1122,12 @@ static void emit_binary(struct emit *e, const struct ir *ir)
     emit_clobber_flags(e);
     unsigned ra = emit_reg(e, ir->a), rb = emit_reg(e, ir->b);
     emit_use_all(e, ir);
-    unsigned d = emit_temp(e);
+    unsigned d = ir->op == IR_mul ? emit_dest(e, e->at) : emit_temp(e);
     switch (ir->op) {
     case IR_mul:
-        x86_mov_rr(&e->x, true, d, ra);
-        x86_imul_rr(&e->x, sf, d, rb);
+        if (d != rb)
+            x86_mov_rr(&e->x, true, d, ra);
+        x86_imul_rr(&e->x, sf, d, d == rb ? ra : rb);
         break;
     case IR_andn: case IR_orn: case IR_xorn:
         x86_mov_rr(&e->x, true, d, rb);
@@ -1084,6 +1203,13 @@ static void emit_extr(struct emit *e, const struct ir *ir)
     unsigned hi = emit_reg(e, ir->a), lo = emit_reg(e, ir->b);
     emit_use_all(e, ir);
     unsigned d = emit_temp(e);
+    if (hi == lo && ir->x && jit_host.bmi2) {
+        x86_rorx(&e->x, ir->k, d, lo, ir->x);
+        unlock_all(e);
+        lock(e, d);
+        emit_bind(e, e->at, d);
+        return;
+    }
     x86_mov_rr(&e->x, true, d, lo);
     if (ir->x)
         x86_shrd(&e->x, ir->k, d, hi, ir->x);
@@ -1202,6 +1328,13 @@ static void emit_later(struct emit *e, unsigned id, unsigned host)
     if (is_add_const(e, id, &off)) {
         unsigned ra = emit_reg(e, ir->a);
         x86_lea(&e->x, true, host, MEM(ra, off));
+    } else if (ir->op == IR_shl || ir->op == IR_and) {
+        emit_clobber_flags(e);
+        value_to(e, ir->a, host);
+        if (ir->op == IR_shl)
+            x86_shift_ri(&e->x, true, SH_SHL, host, (unsigned)const_of(e, ir->b));
+        else
+            alu_operand(e, ir->k, ALU_AND, host, ir->b);
     } else {
         unsigned cc = condition(e, id);
         x86_setcc(&e->x, (enum hcc)cc, host);
@@ -1209,14 +1342,26 @@ static void emit_later(struct emit *e, unsigned id, unsigned host)
     }
 }
 
+/* Where a or b goes: the home that the result is for, if nothing else needs it (b may be there for the last time). */
+static unsigned select_dest(struct emit *e, unsigned a, unsigned b)
+{
+    unsigned n = emit_hint(e, e->at);
+    bool own = n && a != b && e->loc[b].kind == L_GX && e->loc[b].n == n - 1 && e->uses[b] == 1;
+
+    if (n && jit_pin_of[n - 1] != NO_REG && e->gx_live[n - 1] == own)
+        return jit_pin_of[n - 1];
+    return emit_temp(e);
+}
+
 static void emit_select(struct emit *e, const struct ir *ir)
 {
     unsigned q = ir->a, a = ir->b, b = ir->c;
     unsigned ra = emit_reg(e, a), rb = emit_reg(e, b);
-    unsigned d = emit_temp(e); /* before the condition: taking a temporary may move values, but not flags */
+    unsigned d = select_dest(e, a, b); /* before the condition: taking a temporary may move values, but not flags */
     unsigned cc = condition(e, q);
 
-    x86_mov_rr(&e->x, true, d, rb);
+    if (d != rb)
+        x86_mov_rr(&e->x, true, d, rb);
     x86_cmov(&e->x, true, (enum hcc)cc, d, ra);
     emit_use(e, q);
     emit_use(e, a);
@@ -1738,6 +1883,14 @@ static void emit_barrier(struct emit *e, const struct ir *ir)
 
 /* --- one operation ------------------------------------------------------------------------------------------------------ */
 
+/* The next operation u only asks whether the AND is zero, or for its flags; a single bit above bit 31 has no TEST. */
+static bool and_only_tested(const struct emit *e, const struct ir *and, const struct ir *u, unsigned id)
+{
+    if (u->a != id || u->k != and->k)
+        return false;
+    return u->op == IR_f_logic || ((u->op == IR_eq || u->op == IR_ne) && is_const(e, u->b) && !const_of(e, u->b));
+}
+
 /* May this value wait until it is used?  Only for a use as condition or address that comes before anything disturbs it. */
 static bool can_wait(const struct emit *e, unsigned id)
 {
@@ -1749,12 +1902,18 @@ static bool can_wait(const struct emit *e, unsigned id)
     if (e->uses[id] != 1)
         return false;
     bool compare = is_compare(ir->op), address = is_add_const(e, id, &off);
-    if (!compare && !address)
+    bool scaled = ir->op == IR_shl && ir->k && is_const(e, ir->b) && const_of(e, ir->b) - 1 < 3;
+    bool and = ir->op == IR_and && !is_const(e, ir->a);
+    if (!compare && !address && !scaled && !and)
         return false;
     for (unsigned i = id + 1; i < e->block->n; i++) {
         const struct ir *u = op_of(e, i);
         if (u->op == IR_none || u->op == IR_const || u->op == IR_get_x || u->op == IR_get_w || u->op == IR_get_f)
             continue;
+        if (scaled)
+            return u->op == IR_add && u->k && (u->a == id) != (u->b == id) && !is_const(e, u->a) && !is_const(e, u->b);
+        if (and)
+            return and_only_tested(e, ir, u, id);
         if (compare)
             return (u->op == IR_branch_if || u->op == IR_side) && u->a == id;
         switch (u->op) {

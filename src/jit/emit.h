@@ -53,6 +53,7 @@ enum after { AFTER_C, AFTER_ON, AFTER_POLL };
 enum { DATA_CONST = 0xfe, DATA_MEM = 0xfd, XD_GENERAL = 0x40 };
 enum { BLOCK_INSNS = 64 };
 enum { MAX_COLD = 1024, MAX_LINKS = 32 };
+enum { COPY_SPILL = 64 };
 enum in_host { NOT_IN_HOST, IN_HOST, IN_HOST_INVERTED };
 
 struct emit {
@@ -69,6 +70,7 @@ struct emit {
     uint16_t tmp[TEMPS];   /* value in each, 0: free */
     uint8_t locked;        /* bit per temporary: must not be moved now */
     uint16_t spill[SPILLS];
+    uint8_t copy[IR_MAX];  /* of a value in a temporary: memory that has it too, home n + 1 or COPY_SPILL + s; 0: none */
     uint16_t wslot[W_SLOTS];
     uint16_t xreg[XMMS];   /* value in each xmm register, 0: none */
     uint8_t xof[IR_MAX];   /* xmm register that holds a value + 1 */

@@ -38,6 +38,49 @@ static void forward_read(uint16_t *slot, uint16_t id, struct ir *ir, uint16_t *s
     }
 }
 
+static bool is_zero(const struct ir_block *block, unsigned id)
+{
+    return block->ir[id].op == IR_const && !block->ir[id].imm;
+}
+
+/* Is the value zero above bit 31? */
+static bool is_short(const struct ir *ir)
+{
+    switch (ir->op) {
+    case IR_add: case IR_sub: case IR_and: case IR_or: case IR_xor: case IR_shl: case IR_shr: case IR_sar: case IR_mul:
+    case IR_andn: case IR_orn: case IR_xorn: case IR_neg: case IR_not: case IR_clz:
+        return !ir->k;
+    case IR_ext: return ir->k <= EXT_U32;
+    default: return false;
+    }
+}
+
+/* MOV and its like: a value with zero added is that value, or its low half; zero less it is its negative. */
+static void forward_copy(struct ir_block *block, uint16_t id, uint16_t *same)
+{
+    struct ir *ir = &block->ir[id];
+    unsigned v = 0;
+
+    if (ir->op == IR_ext) {
+        v = ir->k == EXT_U32 && is_short(&block->ir[ir->a]) ? ir->a : 0;
+    } else if (is_zero(block, ir->b)) {
+        v = ir->a;
+    } else if (is_zero(block, ir->a)) {
+        if (ir->op == IR_sub)
+            *ir = (struct ir){ .op = IR_neg, .k = ir->k, .a = ir->b };
+        else
+            v = ir->b;
+    }
+    if (!v)
+        return;
+    if (ir->op == IR_ext || ir->k || is_short(&block->ir[v])) {
+        same[id] = (uint16_t)v;
+        ir->op = IR_none;
+    } else {
+        *ir = (struct ir){ .op = IR_ext, .k = EXT_U32, .a = (uint16_t)v };
+    }
+}
+
 void opt_forward(struct ir_block *block)
 {
     uint16_t same[IR_MAX];
@@ -54,6 +97,7 @@ void opt_forward(struct ir_block *block)
         case IR_set_x: k.x[ir->k] = ir->a; break;
         case IR_set_w: k.w[ir->k] = ir->a; break;
         case IR_set_f: k.f = ir->a; break;
+        case IR_or: case IR_xor: case IR_add: case IR_sub: case IR_ext: forward_copy(block, (uint16_t)i, same); break;
         case IR_w_or: /* MOV of a whole register */
             if (ir->a == ir->b && ir->k & SH_Q) {
                 same[i] = ir->a;
@@ -319,6 +363,13 @@ static bool branch_only(const struct ir_block *block, unsigned from, unsigned f)
 {
     bool branched = false;
 
+    for (unsigned i = f + 1; i < from; i++) { /* behind the flags in their own instruction: the result, made with them */
+        const struct ir *ir = &block->ir[i], *of = &block->ir[f];
+        bool with = ir->a == of->a && ir->b == of->b && ir->k == of->k && i < f + 5;
+        bool quiet = ir->op == IR_set_f || ir->op == IR_set_x || ir->op == IR_none || ir->op == IR_const || ir->op == IR_get_x;
+        if (!quiet && !with)
+            return false;
+    }
     for (unsigned i = from; i < block->n; i++) {
         const struct ir *ir = &block->ir[i];
         bool way_out = ir_info[ir->op].effects & (IE_FAULT | IE_END | IE_STATE);

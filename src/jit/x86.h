@@ -245,6 +245,7 @@ static inline void x86_bswap(struct x86 *x, bool w, unsigned d)
     x86_u8(x, 0xc8 | (d & 7));
 }
 static inline void x86_lzcnt(struct x86 *x, bool w, unsigned d, unsigned s) { x86_rr(x, 0xf3, w, 0x0fbd, d, s, false); }
+static inline void x86_tzcnt(struct x86 *x, bool w, unsigned d, unsigned s) { x86_rr(x, 0xf3, w, 0x0fbc, d, s, false); }
 static inline void x86_setcc(struct x86 *x, enum hcc cc, unsigned d)
 {
     x86_rr(x, 0, false, 0x0f90 | (unsigned)cc, 0, d, true);
