@@ -1738,26 +1738,22 @@ static void emit_side_cold(struct emit *e, const struct cold *c)
     }
 }
 
-/* Pushes the tag of the return address at block offset `off' onto the return stack. */
-static void push_return(struct emit *e, uint64_t off, bool keep_rax)
+/* Pushes the tag of the return address, which x30 has already, onto the return stack; r is destroyed. */
+static void push_return(struct emit *e, unsigned r)
 {
-    unsigned r = keep_rax ? RCX : RAX;
-    load_pc(e, r, off);
+    x86_load(&e->x, true, r, home(30));
     x86_alu_rm(&e->x, true, ALU_XOR, r, HOT(HOT_KEY));
     x86_alu_rm(&e->x, true, ALU_CMP, RSP, HOT(HOT_RS_LIMIT));
-    uint8_t *room = x86_jcc(&e->x, CC_AE);
-    x86_load(&e->x, true, RSP, HOT(HOT_RS_TOP));
-    x86_here(&e->x, room);
+    emit_cold(e, COLD_STACK, x86_jcc(&e->x, CC_B))->back = e->x.p;
     x86_push(&e->x, r);
 }
 
-/* Where a return comes back to: the tag is on the stack. */
+/* Where a return comes back to: RAX is its address, and the tag is still on the stack. */
 static void emit_return_point(struct emit *e, uint64_t off)
 {
-    x86_pop(&e->x, RAX);
-    x86_alu_rm(&e->x, true, ALU_XOR, RAX, HOT(HOT_KEY));
     x86_lea(&e->x, true, RCX, MEM(RAX, -(int32_t)(e->page_off + off)));
     x86_store(&e->x, true, HOT(HOT_PAGE), RCX);
+    x86_lea(&e->x, true, RSP, MEM(RSP, 8));
     emit_align_link(e, JMP_OPCODE);
     add_link(e, x86_jmp(&e->x), (unsigned)(e->page_off + off));
 }
@@ -1774,10 +1770,11 @@ static void emit_branch_rel(struct emit *e, const struct ir *ir)
     }
     bool inside = to >= 0 && to < MEM_PAGE_SIZE;
     if (inside && (int64_t)ir->imm <= (int64_t)ret) {
-        load_pc(e, RAX, ir->imm);
-        emit_poll(e);
+        x86_load(&e->x, false, RCX, CPU_MEM(pending));
+        x86_rm(&e->x, 0, false, 0x85, RCX, HOT(HOT_MASK), false);
+        emit_cold(e, COLD_POLL, x86_jcc(&e->x, CC_NE))->imm[0] = ir->imm;
     }
-    push_return(e, ret, false);
+    push_return(e, RAX);
     if (inside)
         emit_align_link(e, JMP_OPCODE);
     uint8_t *call = x86_call(&e->x);
@@ -1808,7 +1805,7 @@ static void emit_branch(struct emit *e, const struct ir *ir)
         x86_here(&e->x, other); /* another task's or a forgotten frame: start afresh */
         x86_load(&e->x, true, RSP, HOT(HOT_RS_TOP));
     } else if (ir->x == BR_CALL && e->page_off + ret < MEM_PAGE_SIZE) {
-        push_return(e, ret, true);
+        push_return(e, RCX);
         uint8_t *call = x86_call(&e->x);
         emit_return_point(e, ret);
         x86_here(&e->x, call);
@@ -2068,6 +2065,10 @@ static void emit_cold_code(struct emit *e)
             x86_call_to(&e->x, e->stubs->link - e->x.exec); /* never returns: what is wanted stands behind it */
             x86_u32(&e->x, (uint32_t)(c->from - e->x.p));
             x86_u32(&e->x, e->links[c->id].page_off);
+            break;
+        case COLD_STACK: /* full: start afresh */
+            x86_load(&e->x, true, RSP, HOT(HOT_RS_TOP));
+            x86_jmp_to(&e->x, c->back);
             break;
         case COLD_SIDE: case COLD_POLL: emit_side_cold(e, c); break;
         case COLD_OP:

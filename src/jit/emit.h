@@ -142,7 +142,7 @@ void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, int off, bool
 void emit_generic(struct emit *e, const struct ir *ir);
 void emit_const(struct emit *e, unsigned host, uint64_t v);
 
-enum cold_kind { COLD_MEM, COLD_OP, COLD_STATE, COLD_LINK, COLD_VECTOR, COLD_SIDE, COLD_POLL };
+enum cold_kind { COLD_MEM, COLD_OP, COLD_STATE, COLD_LINK, COLD_VECTOR, COLD_SIDE, COLD_POLL, COLD_STACK };
 
 /* That very temporary, locked; what was in it moves. */
 unsigned emit_take(struct emit *e, unsigned host);

@@ -15,6 +15,7 @@
 
 struct known { /* the value that each piece of state has, 0: not known */
     uint16_t x[32], w[32], f;
+    bool sp_aligned; /* SP is a multiple of 16 */
 };
 
 static void forward_operands(struct ir *ir, const uint16_t *same)
@@ -81,6 +82,15 @@ static void forward_copy(struct ir_block *block, uint16_t id, uint16_t *same)
     }
 }
 
+/* SP is moved by a multiple of 16: it stays as aligned as it was. */
+static bool keeps_alignment(const struct ir_block *block, const struct known *k, unsigned v)
+{
+    const struct ir *ir = &block->ir[v];
+
+    return (ir->op == IR_add || ir->op == IR_sub) && ir->k && k->x[31] && ir->a == k->x[31] &&
+           block->ir[ir->b].op == IR_const && !(block->ir[ir->b].imm & 15);
+}
+
 void opt_forward(struct ir_block *block)
 {
     uint16_t same[IR_MAX];
@@ -94,7 +104,16 @@ void opt_forward(struct ir_block *block)
         case IR_get_x: forward_read(&k.x[ir->k], (uint16_t)i, ir, same); break;
         case IR_get_w: forward_read(&k.w[ir->k], (uint16_t)i, ir, same); break;
         case IR_get_f: forward_read(&k.f, (uint16_t)i, ir, same); break;
-        case IR_set_x: k.x[ir->k] = ir->a; break;
+        case IR_set_x:
+            if (ir->k == 31)
+                k.sp_aligned &= ir->a == k.x[31] || keeps_alignment(block, &k, ir->a);
+            k.x[ir->k] = ir->a;
+            break;
+        case IR_sp_check:
+            if (k.sp_aligned)
+                ir->op = IR_none;
+            k.sp_aligned = true;
+            break;
         case IR_set_w: k.w[ir->k] = ir->a; break;
         case IR_set_f: k.f = ir->a; break;
         case IR_or: case IR_xor: case IR_add: case IR_sub: case IR_ext: forward_copy(block, (uint16_t)i, same); break;
