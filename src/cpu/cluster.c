@@ -45,6 +45,7 @@
 #include "base/report.h"
 #include "cpu/access.h"
 #include "cpu/debug.h"
+#include "cpu/lockstep.h"
 #include "cpu/timer.h"
 #include "cpu/tlb.h"
 
@@ -360,6 +361,10 @@ void cluster_wfi(struct cpu *cpu)
 
     if (unlikely(cpu->debug_slow) && debug_stepping(cpu))
         return;
+    if (unlikely(cpu->cluster->lockstep)) {
+        lockstep_wfi(cpu);
+        return;
+    }
     if (!sleep_until(vc, WAKE_ANY & ~(unsigned)PEND_EVENT, host_time(cpu->cluster, atomic_load(&vc->deadline))))
         atomic_fetch_or(&cpu->pending, PEND_TIMER);
 }
@@ -417,7 +422,8 @@ void cluster_wfe(struct cpu *cpu)
     struct vcpu *vc = cpu->vcpu;
     uint64_t until;
 
-    if (take_event(cpu) || (atomic_load(&cpu->pending) & wfe_mask(cpu)) || access_ex_lost(cpu))
+    if (take_event(cpu) || unlikely(cpu->cluster->lockstep) || (atomic_load(&cpu->pending) & wfe_mask(cpu)) ||
+        access_ex_lost(cpu))
         return;
     if (unlikely(cpu->debug_slow) && debug_stepping(cpu))
         return;
@@ -472,7 +478,7 @@ static bool serve_pending(struct cpu *cpu)
     if (pending & (PEND_PAUSE | PEND_STOP))
         return false;
     atomic_fetch_and(&cpu->pending, ~(unsigned)(PEND_TIMER | PEND_DEBUG | PEND_EVENT));
-    if (pending & PEND_TIMER)
+    if ((pending & PEND_TIMER) && likely(!cpu->cluster->lockstep))
         cpu_timer_check(cpu);
     if (pending & PEND_DEBUG)
         cpu_refresh(cpu);
@@ -487,8 +493,12 @@ static void run_guest(struct cpu *cpu)
     cpu_timer_check(cpu);
     while (serve_pending(cpu)) {
         enter_guest(vc);
-        cpu_take_interrupt(cpu);
-        cpu->cluster->engine->run(cpu);
+        if (unlikely(cpu->cluster->lockstep)) {
+            lockstep_run(cpu);
+        } else {
+            cpu_take_interrupt(cpu);
+            cpu->cluster->engine->run(cpu);
+        }
         leave_guest(vc);
     }
 }

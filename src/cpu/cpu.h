@@ -197,6 +197,8 @@ struct cpu_engine {
     void (*fini)(struct cpu *cpu);
     void (*run)(struct cpu *cpu);
     void (*flush)(struct cpu *cpu); /* drop what depends on address translation; own thread */
+    /* At least one instruction (or an exception) and at most `max', whatever is pending: cpu/lockstep.c. */
+    void (*run_some)(struct cpu *cpu, uint64_t max);
 };
 extern const struct cpu_engine interp_engine;
 
@@ -211,6 +213,7 @@ struct cluster {
     uint64_t (*clock_ns)(void *opaque); /* NULL: the host's monotonic clock, less time spent paused */
     void *clock_opaque;
     struct cluster_threads *threads;
+    struct lockstep *lockstep; /* NULL: run freely */
 };
 struct cluster *cluster_new(unsigned n, struct mem *mem, const struct cpu_model *model,
                             const struct cpu_engine *engine);

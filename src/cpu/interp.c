@@ -505,6 +505,16 @@ static void make_cache(struct cpu *cpu)
         cpu->decoded = g_new0(struct decode_cache, 1);
 }
 
+static void interp_run_some(struct cpu *cpu, uint64_t max)
+{
+    uint64_t until = cpu->icount + max;
+
+    make_cache(cpu);
+    do
+        step_checked(cpu);
+    while (cpu->icount < until && !(atomic_load_explicit(&cpu->pending, memory_order_relaxed) & PEND_LEAVE));
+}
+
 void interp_step(struct cpu *cpu)
 {
     make_cache(cpu);
@@ -576,4 +586,5 @@ const struct cpu_engine interp_engine = {
     .fini = interp_free,
     .run = interp_run,
     .flush = interp_flush,
+    .run_some = interp_run_some,
 };

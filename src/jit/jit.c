@@ -468,7 +468,8 @@ static struct jit_block *make_block(struct jit_cpu *j, const struct jit_place *a
     return NULL;
 }
 
-static void run_block(struct jit_cpu *j)
+/* The block at cpu->pc.  NULL: look again. */
+static struct jit_block *next_block(struct jit_cpu *j)
 {
     struct cpu *cpu = j->cpu;
     struct jit_place at = { .max = MAX_INSNS };
@@ -481,7 +482,7 @@ static void run_block(struct jit_cpu *j)
     if (unlikely(!access_fetch(cpu, cpu->pc, &at.hva, &at.pa_page))) {
         cpu->pc = cpu->next_pc;
         cpu->hot[HOT_LINK] = 0;
-        return;
+        return NULL;
     }
     if (unlikely(j->next_key > KEY_LAST - KEYS_IN_HAND)) {
         drop_keys(j);
@@ -492,7 +493,14 @@ static void run_block(struct jit_cpu *j)
     at.mode = j->mode;
     j->stats.lookups++;
     struct jit_block *b = jit_code_find(j->code, cpu, &at);
-    if (unlikely(!b) && !(b = make_block(j, &at)))
+    return likely(b) ? b : make_block(j, &at);
+}
+
+static void run_block(struct jit_cpu *j)
+{
+    struct cpu *cpu = j->cpu;
+    struct jit_block *b = next_block(j);
+    if (unlikely(!b))
         return;
     uint64_t link = cpu->hot[HOT_LINK];
     cpu->hot[HOT_LINK] = 0;
@@ -527,6 +535,24 @@ unsigned jit_exec_words(struct cpu *cpu, const uint32_t *words, unsigned n)
     cpu->hot[HOT_RSP] = cpu->hot[HOT_RS_TOP];
     jit_code_forget(j->code);
     return b->insns;
+}
+
+/* One block, which nothing was linked to, so that it comes back; at the end of what may be run, one instruction. */
+static void jit_run_some(struct cpu *cpu, uint64_t max)
+{
+    struct jit_cpu *j = cpu->engine;
+    struct jit_block *b = NULL;
+
+    cpu->hot[HOT_LINK] = 0;
+    if (unlikely(cpu->debug_slow || cpu->il)) {
+        interp_step(cpu);
+        return;
+    }
+    b = next_block(j);
+    if (b && b->insns <= max)
+        enter(j, b->cross);
+    else if (b)
+        interp_step(cpu);
 }
 
 static void jit_run(struct cpu *cpu)
@@ -690,4 +716,5 @@ const struct cpu_engine jit_engine = {
     .fini = jit_fini,
     .run = jit_run,
     .flush = jit_flush,
+    .run_some = jit_run_some,
 };

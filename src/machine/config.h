@@ -32,8 +32,11 @@ struct config {
     char *kernel, *initrd, *append, *dtb, *dumpdtb;
     char *name;
     const struct cpu_engine *engine;
+    uint64_t lockstep, lockstep_trace; /* -accel lockstep=N,lockstep-trace=N: instructions; 0: run freely */
+    char *lockstep_log;  /* lockstep-log=FILE; NULL: standard error */
     bool stats;          /* -accel tcg,stats=on: the translator's counters on stderr at the end */
     bool nographic, nodefaults, snapshot, paused, no_reboot, no_shutdown, no_display;
+    bool dtb_seeds;      /* -machine dtb-randomness= */
     bool highmem;        /* -machine highmem=: PCIe above RAM, not only below */
     bool legacy_virtio;  /* virtio-mmio.force-legacy */
     enum panic_action on_panic; /* -action panic= */

@@ -368,7 +368,7 @@ static int set_chosen(void *blob, const struct devtree_config *cfg)
         chosen = fdt_add_subnode(blob, 0, "chosen");
     if (chosen < 0)
         return chosen;
-    if ((r = set_seeds(blob, chosen)) < 0)
+    if (cfg->seeds && (r = set_seeds(blob, chosen)) < 0)
         return r;
     if (cfg->append && (r = fdt_setprop_string(blob, chosen, "bootargs", cfg->append)) < 0)
         return r;

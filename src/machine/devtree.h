@@ -13,6 +13,7 @@
 struct devtree_config {
     unsigned smp;
     uint64_t ram_size; /* bytes */
+    bool seeds;        /* kaslr-seed and rng-seed */
     bool highmem;      /* PCIe windows above the RAM */
     const struct cpu_model *model;
     uint64_t initrd_pa, initrd_size; /* size 0: none */

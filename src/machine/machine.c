@@ -4,12 +4,14 @@
  */
 #include "machine/machine.h"
 
+#include <errno.h>
 #include <glib-unix.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/report.h"
+#include "cpu/lockstep.h"
 #include "debug/control.h"
 #include "dev/pl061.h"
 #include "jit/jit.h"
@@ -31,6 +33,7 @@ struct machine {
     struct monitors *monitors;
     struct control *control; /* theirs */
     struct boot_files files;
+    FILE *lockstep_log; /* NULL: no lockstep */
     GMainLoop *loop;
     GSource *request_source;
     atomic_uint requests; /* bit per enum machine_request */
@@ -45,7 +48,8 @@ struct machine {
 static GBytes *build_tree(const struct config *c, const struct boot_image *image, GError **err)
 {
     const struct devtree_config f = {
-        .smp = c->smp, .ram_size = c->ram, .highmem = c->highmem, .model = c->cpu, .append = c->append, .dtb = c->dtb,
+        .smp = c->smp, .ram_size = c->ram, .highmem = c->highmem,
+        .seeds = c->dtb_seeds && !c->lockstep, .model = c->cpu, .append = c->append, .dtb = c->dtb,
         .initrd_pa = image->initrd_pa, .initrd_size = image->initrd_size,
     };
     return devtree_build(&f, err);
@@ -296,6 +300,36 @@ static void print_stats(const struct machine *m)
     g_string_free(text, TRUE);
 }
 
+/* --- -accel lockstep= --- */
+
+static bool lockstep_open(struct machine *m, GError **err)
+{
+    const struct config *c = m->config;
+
+    if (!c->lockstep)
+        return true;
+    m->lockstep_log = c->lockstep_log ? fopen(c->lockstep_log, "we") : stderr;
+    if (!m->lockstep_log) {
+        g_set_error(err, OPTIONS_ERROR, OPTIONS_ERROR_BAD, "-accel lockstep-log=%s: %s", c->lockstep_log,
+                    g_strerror(errno));
+        return false;
+    }
+    lockstep_start(m->board.cluster, c->lockstep, c->lockstep_trace, m->lockstep_log);
+    return true;
+}
+
+/* False: not all of the log could be written. */
+static bool lockstep_close(struct machine *m)
+{
+    lockstep_stop(m->board.cluster);
+    if (!m->lockstep_log || m->lockstep_log == stderr)
+        return true;
+    bool bad = ferror(m->lockstep_log), bad_close = fclose(m->lockstep_log);
+    if (bad || bad_close)
+        warn("-accel lockstep-log=%s: not all of it could be written", m->config->lockstep_log);
+    return !bad && !bad_close;
+}
+
 int machine_run(struct machine *m)
 {
     GError *err = NULL;
@@ -303,6 +337,11 @@ int machine_run(struct machine *m)
 
     board_reset(&m->board);
     if (!load(m, &pc, &err)) {
+        warn("%s", err->message);
+        g_error_free(err);
+        return 1;
+    }
+    if (!lockstep_open(m, &err)) {
         warn("%s", err->message);
         g_error_free(err);
         return 1;
@@ -316,6 +355,8 @@ int machine_run(struct machine *m)
     monitors_end(m->monitors, m->status);
     diagnose_stop(m->diagnose);
     cluster_stop(m->board.cluster);
+    if (!lockstep_close(m))
+        m->status = 1;
     if (m->config->stats && m->config->engine == &jit_engine)
         print_stats(m);
     chardevs_drain(m->chardevs);

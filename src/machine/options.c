@@ -80,6 +80,7 @@ static void machine_help(void)
            "  accel=tcg|interp   as -accel\n"
            "  kernel= initrd= append= dtb=  as the options of these names\n"
            "  highmem=on|off     PCIe windows above the RAM too (default on)\n"
+           "  dtb-randomness=on|off  seeds for the guest's random numbers and addresses (default on)\n"
            "  virtualization= secure= its= ras= mte= usb= iommu= ...\n"
            "                     accepted; what the board does not have stays off\n");
 }
@@ -100,7 +101,7 @@ static enum answer opt_machine(struct config *c, const char *arg, GError **err)
     static const char *const ignored[] = {
         "highmem-redists", "highmem-ecam", "highmem-mmio", "compact-highmem", "its", "usb",
         "dump-guest-core", "mem-merge", "graphics", "suppress-vmdesc", "firmware", "default-bus-bypass-iommu",
-        "iommu", "ras", "acpi", "kernel-irqchip", "dtb-randomness", "dtb-kaslr-seed", "hmat", "nvdimm",
+        "iommu", "ras", "acpi", "kernel-irqchip", "hmat", "nvdimm",
         "x-oem-id", "x-oem-table-id", "confidential-guest-support", "memory-encryption", NULL };
     static const struct { const char *key; size_t slot; } strings[] = {
         { "dumpdtb", offsetof(struct config, dumpdtb) }, { "kernel", offsetof(struct config, kernel) },
@@ -126,7 +127,9 @@ static enum answer opt_machine(struct config *c, const char *arg, GError **err)
     if ((accel && set_accel(c, accel, err) != GO_ON) || set_gic_version(props_get(p, "gic-version"), err) != GO_ON ||
         !warn_missing(p, "virtualization", "EL2", err) || !warn_missing(p, "secure", "EL3", err) ||
         !warn_missing(p, "mte", "memory tagging", err) ||
-        !props_bool(p, "highmem", c->highmem, &c->highmem, err))
+        !props_bool(p, "highmem", c->highmem, &c->highmem, err) ||
+        !props_bool(p, "dtb-kaslr-seed", c->dtb_seeds, &c->dtb_seeds, err) ||
+        !props_bool(p, "dtb-randomness", c->dtb_seeds, &c->dtb_seeds, err))
         goto out;
     props_ignore(p, ignored);
     r = props_finish(p, "-machine", err) ? GO_ON : WRONG;
@@ -246,7 +249,11 @@ static enum answer opt_accel(struct config *c, const char *arg, GError **err)
         r = wrong(err, "-accel check=%s: only check=mmu is known", check);
     else if (r == GO_ON && check)
         jit_set_check_mmu();
+    g_free(c->lockstep_log);
+    c->lockstep_log = g_strdup(props_get(p, "lockstep-log"));
     if (r == GO_ON && (!props_bool(p, "stats", false, &c->stats, err) || !props_number(p, "tb-size", 0, &size, err) ||
+                       !props_number(p, "lockstep", 0, &c->lockstep, err) ||
+                       !props_number(p, "lockstep-trace", UINT64_MAX, &c->lockstep_trace, err) ||
                        !props_finish(p, "-accel", err)))
         r = WRONG;
     if (r == GO_ON && size > 1024)
@@ -659,6 +666,7 @@ static struct config *config_new(void)
 
     c->cpu = cpu_model_find("cortex-a57");
     c->smp = 1;
+    c->dtb_seeds = true;
     c->ram = UINT64_C(512) << 20;
     c->engine = &jit_engine;
     c->legacy_virtio = true;
@@ -685,7 +693,8 @@ static struct config *config_new(void)
 
 void config_free(struct config *c)
 {
-    char *strings[] = { c->kernel, c->initrd, c->append, c->dtb, c->dumpdtb, c->name, c->gdb, c->kernel_symbols };
+    char *strings[] = { c->kernel, c->initrd, c->append, c->dtb, c->dumpdtb, c->name, c->gdb, c->kernel_symbols,
+                        c->lockstep_log };
     GPtrArray *lists[] = { c->serial, c->monitor, c->qmp, c->chardevs, c->given, c->mons, c->drives, c->objects,
                            c->netdevs, c->nics, c->nets, c->nfs, c->globals, c->devices, c->fsdevs };
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
@@ -717,6 +726,8 @@ struct config *config_parse(int argc, char *const *argv, GError **err)
     }
     if (r == GO_ON && (c->append || c->initrd) && !c->kernel)
         r = wrong(err, "%s is for a kernel: give one with -kernel", c->append ? "-append" : "-initrd");
+    if (r == GO_ON && c->lockstep && c->smp > 1)
+        r = wrong(err, "-accel lockstep=: for one vCPU (leave out -smp)");
     if (r == GO_ON)
         return c;
     config_free(c);

@@ -5,6 +5,7 @@
  */
 #include "machine/virt.h"
 
+#include "cpu/cluster.h"
 #include "dev/fw_cfg.h"
 #include "dev/gicv2m.h"
 #include "dev/pci.h"
@@ -82,12 +83,17 @@ static void add_gic(struct board *b)
 static int64_t rtc_now(void *opaque)
 {
     const struct board *b = opaque;
+    if (b->fixed_time) /* a deterministic run: the guest's own time, from a fixed day on */
+        return b->rtc_offset + (int64_t)(cluster_clock_ns(b->cluster) / 1000);
     return g_get_real_time() + b->rtc_offset;
 }
 
 static void set_rtc_base(struct board *b, const struct config *c)
 {
-    if (c->rtc_base >= 0) {
+    b->fixed_time = c->lockstep;
+    if (b->fixed_time) {
+        b->rtc_offset = (c->rtc_base >= 0 ? c->rtc_base : 1577836800 /* 2020-01-01 */) * G_USEC_PER_SEC;
+    } else if (c->rtc_base >= 0) {
         b->rtc_offset = c->rtc_base * G_USEC_PER_SEC - g_get_real_time();
     } else if (c->rtc_local) {
         g_autoptr(GDateTime) now = g_date_time_new_now_local();

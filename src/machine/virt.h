@@ -20,6 +20,7 @@ struct board {
     struct device *pcie; /* dev/pci.h: the host bridge */
     struct virtio_device *balloon; /* of the transport that has it; NULL: none */
     struct device *virtio[VIRTIO_SLOTS]; /* virtio/mmio.h frames, all of them, most empty */
+    bool fixed_time;                     /* rtc_offset is 1970's, and time is the guest's own */
     int64_t rtc_offset;                  /* microseconds that the guest's clock is ahead of the host's */
 };
 
