@@ -101,7 +101,7 @@ int p9_statfs(struct p9_node *node, struct statfs *st);
 /* A name that the model keeps for itself. */
 bool p9_is_hidden(const struct p9_fs *fs, const char *name);
 
-/* Extended attributes.  size 0 asks for the length; list: NUL-terminated names in a row. */
+/* Extended attributes: the length, or -ERANGE when size is too small.  list: NUL-terminated names in a row. */
 ssize_t p9_xattr_get(struct p9_node *node, const char *name, void *buf, size_t size);
 ssize_t p9_xattr_list(struct p9_node *node, char *buf, size_t size);
 int p9_xattr_set(struct p9_node *node, const char *name, const void *buf, size_t size, int flags);

@@ -654,24 +654,16 @@ static ssize_t keep_visible(const struct p9_fs *fs, char *buf, ssize_t len)
 
 ssize_t p9_xattr_list(struct p9_node *node, char *buf, size_t size)
 {
-    g_autofree char *all = g_malloc(P9_XATTR_MAX);
     int fd = p9_pin(node);
     ssize_t n;
 
     if (fd < 0)
         return fd;
-    n = listxattr(p9_fd_path(fd).text, all, P9_XATTR_MAX);
+    n = listxattr(p9_fd_path(fd).text, buf, size);
     if (n < 0)
         n = -errno;
     p9_unpin(node);
-    if (n > 0)
-        n = keep_visible(node->fs, all, n);
-    if (n <= 0 || !size)
-        return n;
-    if ((size_t)n > size)
-        return -ERANGE;
-    memcpy(buf, all, (size_t)n);
-    return n;
+    return n > 0 ? keep_visible(node->fs, buf, n) : n;
 }
 
 static int change_xattr(struct p9_node *node, const char *name, const void *buf, size_t size, int flags,

@@ -881,13 +881,18 @@ static int do_remove(struct call *c)
 /* The value (or the list, when name is empty) as it is now. */
 static ssize_t load_xattr(struct p9_node *node, const char *name, uint8_t **value)
 {
-    g_autofree uint8_t *buf = g_malloc(P9_XATTR_MAX);
-    ssize_t n = *name ? p9_xattr_get(node, name, buf, P9_XATTR_MAX)
-                      : p9_xattr_list(node, (char *)buf, P9_XATTR_MAX);
+    size_t size = 256; /* is enough for most, and the host makes itself a buffer as large as ours */
+    ssize_t n;
 
-    if (n > 0)
-        *value = g_memdup2(buf, (gsize)n);
-    return n;
+    for (;; size = P9_XATTR_MAX) {
+        g_autofree uint8_t *buf = g_malloc(size);
+
+        n = *name ? p9_xattr_get(node, name, buf, size) : p9_xattr_list(node, (char *)buf, size);
+        if (n > 0)
+            *value = g_memdup2(buf, (gsize)n);
+        if (n != -ERANGE || size == P9_XATTR_MAX)
+            return n;
+    }
 }
 
 static int do_xattrwalk(struct call *c)
