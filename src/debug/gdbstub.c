@@ -20,6 +20,7 @@
 #include "cpu/debug.h"
 #include "debug/gdb_link.h"
 #include "debug/gdb_regs.h"
+#include "debug/gdb_tasks.h"
 #include "debug/peek.h"
 #include "debug/scout.h"
 #include "kernel/kernel.h"
@@ -49,6 +50,9 @@ struct gdbstub {
     bool interrupted;
     unsigned sstep, points;
     unsigned g_thread, c_thread; /* vCPU numbers: for registers and memory; for c and s */
+    struct gdb_tasks *tasks;
+    bool show_tasks;     /* tasks are threads, too: monitor threads on */
+    uint64_t g_task;     /* the thread for registers when that is a task; 0: a vCPU */
     struct scout *scout; /* NULL: not sent */
     bool relocated;      /* the debugger has been told where the kernel runs */
     GMutex lock;
@@ -130,7 +134,7 @@ static bool get_bytes(struct reader *r, uint8_t *buf, size_t len)
     return true;
 }
 
-/* A thread id: -1 all, 0 any; else thread, which must exist.  The process part of pP.T is skipped. */
+/* A thread id: -1 all, 0 any; else vCPU or task, which must exist.  The process part of pP.T is skipped. */
 static bool get_thread(struct gdbstub *g, struct reader *r, int *thread)
 {
     uint64_t id;
@@ -147,10 +151,11 @@ static bool get_thread(struct gdbstub *g, struct reader *r, int *thread)
         *thread = -1;
         return true;
     }
-    if (!get_hex(r, &id) || id > g->cluster->n)
+    if (!get_hex(r, &id))
         return false;
+    g_autofree char *task = g->show_tasks && id > GDB_TASK_BASE && id < GDB_TASK_END ? gdb_tasks_describe(g->tasks, id) : NULL;
     *thread = (int)id;
-    return true;
+    return id <= g->cluster->n || task;
 }
 
 static struct cpu *selected(struct gdbstub *g)
@@ -351,6 +356,8 @@ static void prepare(struct gdbstub *g, struct cpu *cpu, const struct plan *plan)
 static void go_on(struct gdbstub *g, const struct plan *plan)
 {
     memset(g->hits, 0, sizeof g->hits);
+    gdb_tasks_forget(g->tasks);
+    g->g_task = 0;
     for (unsigned i = 0; i < g->cluster->n; i++)
         prepare(g, g->cluster->cpu[i], plan);
     g->waiting = g->resumed = g->resuming = true;
@@ -434,6 +441,8 @@ static bool read_register(struct gdbstub *g, unsigned n, uint8_t *buf)
 {
     uint64_t pc;
 
+    if (g->g_task)
+        return gdb_tasks_register(g->tasks, g->g_task, n, buf);
     if (!gdb_reg_read(g->regs, selected(g), n, buf))
         return false;
     if (n == GDB_REG_PC) {
@@ -448,6 +457,8 @@ static bool write_register(struct gdbstub *g, unsigned n, uint8_t *buf)
 {
     uint64_t pc;
 
+    if (g->g_task)
+        return false;
     if (n == GDB_REG_PC) {
         memcpy(&pc, buf, sizeof pc);
         pc = meant_pc(g, selected(g), pc);
@@ -456,14 +467,25 @@ static bool write_register(struct gdbstub *g, unsigned n, uint8_t *buf)
     return gdb_reg_write(g->regs, selected(g), n, buf);
 }
 
+/* x: not available. */
+static void append_register(struct gdbstub *g, GString *s, unsigned n)
+{
+    size_t size = gdb_reg_size(g->regs, n);
+    uint8_t buf[GDB_REG_MAX];
+
+    if (read_register(g, n, buf))
+        append_hex(s, buf, size);
+    else
+        while (size--)
+            g_string_append(s, "xx");
+}
+
 static void read_g(struct gdbstub *g)
 {
     GString *s = g_string_new(NULL);
-    uint8_t buf[GDB_REG_MAX];
 
     for (unsigned n = 0; n < GDB_G_REGS; n++)
-        if (read_register(g, n, buf))
-            append_hex(s, buf, gdb_reg_size(g->regs, n));
+        append_register(g, s, n);
     reply_free(g, s);
 }
 
@@ -480,19 +502,13 @@ static void write_g(struct gdbstub *g, struct reader *r)
 static void read_p(struct gdbstub *g, struct reader *r)
 {
     uint64_t n;
-    uint8_t buf[GDB_REG_MAX];
 
     if (!get_hex(r, &n) || n > 0xffff || !gdb_reg_size(g->regs, (unsigned)n)) {
         reply(g, "E22");
         return;
     }
-    size_t size = gdb_reg_size(g->regs, (unsigned)n);
     GString *s = g_string_new(NULL);
-    if (read_register(g, (unsigned)n, buf))
-        append_hex(s, buf, size);
-    else
-        while (size--)
-            g_string_append(s, "xx");
+    append_register(g, s, (unsigned)n);
     reply_free(g, s);
 }
 
@@ -643,17 +659,25 @@ static bool is_on(struct gdbstub *g, unsigned n)
     return cluster_affinity_info(g->cluster, mpidr, 0) == PSCI_AFFINITY_ON;
 }
 
+static char *describe_cpu(struct gdbstub *g, unsigned n)
+{
+    struct kernel_task task;
+
+    if (g->show_tasks && is_on(g, n) && kernel_current_task(control_kernel(g->control), g->cluster->cpu[n], &task))
+        return g_strdup_printf("CPU#%u [running], %s, pid %d", n, task.comm, task.pid);
+    return g_strdup_printf("CPU#%u [%s]", n, is_on(g, n) ? "running" : "off");
+}
+
 static void query_thread_info(struct gdbstub *g, struct reader *r)
 {
     int thread;
-    char text[32];
 
     if (!get_char(r, ',') || !get_thread(g, r, &thread) || thread < 1) {
         reply(g, "E22");
         return;
     }
-    unsigned n = (unsigned)thread - 1;
-    g_snprintf(text, sizeof text, "CPU#%u [%s]", n, is_on(g, n) ? "running" : "off");
+    g_autofree char *text = thread > GDB_TASK_BASE ? gdb_tasks_describe(g->tasks, (uint64_t)thread)
+                                                   : describe_cpu(g, (unsigned)thread - 1);
     GString *s = g_string_new(NULL);
     append_hex(s, text, strlen(text));
     reply_free(g, s);
@@ -665,7 +689,24 @@ static void list_threads(struct gdbstub *g)
 
     for (unsigned i = 0; i < g->cluster->n; i++)
         g_string_append_printf(s, "%s%x", i ? "," : "", i + 1);
+    if (g->show_tasks)
+        gdb_tasks_list(g->tasks, s);
     reply_free(g, s);
+}
+
+/* monitor threads on|off is the stub's own; NULL: that is not it. */
+static char *threads_command(struct gdbstub *g, const char *line)
+{
+    g_auto(GStrv) words = g_strsplit_set(line, " \t", 0);
+
+    if (!words[0] || strcmp(words[0], "threads"))
+        return NULL;
+    if (!words[1] || (strcmp(words[1], "on") && strcmp(words[1], "off")))
+        return g_strdup_printf("threads on|off: the guest's tasks as threads beside the vCPUs; now %s\n",
+                               g->show_tasks ? "on" : "off");
+    g->show_tasks = !strcmp(words[1], "on");
+    g->g_task = 0;
+    return g_strdup(g->show_tasks ? "info threads shows the guest's tasks\n" : "info threads shows the vCPUs\n");
 }
 
 /* monitor COMMAND: its output in packets of its own, then OK. */
@@ -678,7 +719,8 @@ static void query_command(struct gdbstub *g, struct reader *r)
         return;
     }
     hear_scout(g); /* symbols are asked for by these commands, too */
-    g_autofree char *text = g->command ? g->command(g->command_opaque, line) : g_strdup("there is no monitor\n");
+    char *own = threads_command(g, line);
+    g_autofree char *text = own ? own : g->command ? g->command(g->command_opaque, line) : g_strdup("there is no monitor\n");
     if (g->ended)
         return;
     for (size_t off = 0, n = strlen(text); off < n; off += 2000) {
@@ -772,7 +814,9 @@ static void choose_thread(struct gdbstub *g, struct reader *r)
         reply(g, "E22");
         return;
     }
-    if (thread > 0)
+    if (what == 'g' && thread)
+        g->g_task = thread > GDB_TASK_BASE ? (uint64_t)thread : 0;
+    if (thread > 0 && thread <= (int)g->cluster->n)
         *(what == 'g' ? &g->g_thread : &g->c_thread) = (unsigned)thread - 1;
     reply(g, "OK");
 }
@@ -849,7 +893,9 @@ static void opened(void *opaque)
     if (g->was_running)
         control_stop(g->control, RUN_DEBUG);
     memset(g->hits, 0, sizeof g->hits);
-    g->relocated = false;
+    g->relocated = g->show_tasks = false;
+    g->g_task = 0;
+    gdb_tasks_forget(g->tasks);
     send_scout(g);
 }
 
@@ -906,6 +952,8 @@ static void on_control(void *opaque, enum control_event event)
 
     if (event == CONTROL_RESET)
         g_clear_pointer(&g->scout, scout_free);
+    if (event == CONTROL_RESUME || event == CONTROL_RESET)
+        gdb_tasks_forget(g->tasks);
     if (event == CONTROL_STOP && g->attached)
         stopped(g);
     else if (event == CONTROL_RESUME && g->attached && !g->resuming)
@@ -920,6 +968,7 @@ struct gdbstub *gdbstub_new(struct control *control, struct chardev *chr, gdbstu
     g->cluster = control_cluster(control);
     g->command = command;
     g->command_opaque = opaque;
+    g->tasks = gdb_tasks_new(control);
     g->regs = gdb_regs_new(g->cluster->cpu[0]);
     g_mutex_init(&g->lock);
     g->hit_source = g_source_new(&hit_funcs, sizeof *g->hit_source);
@@ -960,5 +1009,6 @@ void gdbstub_free(struct gdbstub *g)
     g_source_unref(g->hit_source);
     g_mutex_clear(&g->lock);
     gdb_regs_free(g->regs);
+    gdb_tasks_free(g->tasks);
     g_free(g);
 }

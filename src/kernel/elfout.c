@@ -13,7 +13,8 @@ enum { SECTIONS_MAX = 4000 };
 struct writer {
     GArray *syms;     /* Elf64_Sym */
     GArray *sections; /* Elf64_Shdr */
-    GString *strings;
+    GString *strings, *frames;
+    struct kernel *kernel;
     bool code;        /* the section now */
     bool any;
 };
@@ -62,6 +63,8 @@ static bool add_symbol(void *opaque, const struct kernel_symbol *sym)
                           .st_info = ELF64_ST_INFO(STB_GLOBAL, code ? STT_FUNC : STT_OBJECT),
                           .st_shndx = (Elf64_Section)(w->sections->len - 1) };
     g_array_append_val(w->syms, s);
+    if (code && sym->size)
+        frames_add(w->frames, w->kernel, sym->va, sym->size);
     return true;
 }
 
@@ -80,22 +83,26 @@ static GString *assemble(struct writer *w, const struct kernel_place *p)
     e.e_ident[EI_DATA] = ELFDATA2LSB;
     e.e_ident[EI_VERSION] = EV_CURRENT;
     add_section(w, add_string(w, ".symtab"), SHT_SYMTAB, 0, 0);
+    add_section(w, add_string(w, ".debug_frame"), SHT_PROGBITS, 0, 0);
     add_section(w, add_string(w, ".strtab"), SHT_STRTAB, 0, 0);
     Elf64_Shdr *sh = &g_array_index(w->sections, Elf64_Shdr, symtab);
     size_t syms_size = w->syms->len * sizeof(Elf64_Sym);
-    sh[0].sh_link = symtab + 1;
+    sh[0].sh_link = symtab + 2;
     sh[0].sh_info = 1;
     sh[0].sh_entsize = sizeof(Elf64_Sym);
     sh[0].sh_offset = sizeof e + sizeof ph;
     sh[0].sh_size = syms_size;
     sh[1].sh_offset = sh[0].sh_offset + syms_size;
-    sh[1].sh_size = w->strings->len;
-    e.e_shoff = sh[1].sh_offset + sh[1].sh_size;
+    sh[1].sh_size = w->frames->len;
+    sh[2].sh_offset = sh[1].sh_offset + w->frames->len;
+    sh[2].sh_size = w->strings->len;
+    e.e_shoff = sh[2].sh_offset + sh[2].sh_size;
     e.e_shnum = (Elf64_Half)w->sections->len;
-    e.e_shstrndx = (Elf64_Half)(symtab + 1);
+    e.e_shstrndx = (Elf64_Half)(symtab + 2);
     g_string_append_len(out, (const char *)&e, sizeof e);
     g_string_append_len(out, (const char *)&ph, sizeof ph);
     g_string_append_len(out, w->syms->data, (gssize)syms_size);
+    g_string_append_len(out, w->frames->str, (gssize)w->frames->len);
     g_string_append_len(out, w->strings->str, (gssize)w->strings->len);
     g_string_append_len(out, w->sections->data, (gssize)(w->sections->len * sizeof(Elf64_Shdr)));
     return out;
@@ -104,11 +111,12 @@ static GString *assemble(struct writer *w, const struct kernel_place *p)
 bool kernel_write_symbols(struct kernel *k, const char *path, GError **err)
 {
     struct writer w = { g_array_new(FALSE, TRUE, sizeof(Elf64_Sym)), g_array_new(FALSE, TRUE, sizeof(Elf64_Shdr)),
-                        g_string_new_len("", 1), false, false };
+                        g_string_new_len("", 1), g_string_new(NULL), k, false, false };
     struct kernel_place p;
     const Elf64_Sym none = { 0 };
     bool ok = kernel_where(k, &p);
 
+    frames_begin(w.frames);
     add_section(&w, 0, SHT_NULL, 0, 0);
     g_array_append_val(w.syms, none);
     if (ok) {
@@ -123,5 +131,6 @@ bool kernel_write_symbols(struct kernel *k, const char *path, GError **err)
     g_array_free(w.syms, TRUE);
     g_array_free(w.sections, TRUE);
     g_string_free(w.strings, TRUE);
+    g_string_free(w.frames, TRUE);
     return ok;
 }

@@ -47,6 +47,20 @@ def test_attach_to_what_runs(machine, tmp_path):
     assert "Cannot access memory" not in out
 
 
+def test_backtrace_through_an_interrupt(machine, tmp_path):
+    """The frames of the handler, then of what it interrupted, by unwind information made from the code."""
+    symbols = tmp_path / "symbols"
+    m = start(machine, "6.1")
+    m.wait_for(lambda: "Enter 'help'" in m.output(), 120)
+    m.gdb(f"monitor symbol-file {symbols}", "detach")
+    out = m.gdb("tbreak tick_sched_timer", "c", "bt 40", "finish", "detach", file=symbols)
+    names = re.findall(r"^#\d+ .* in (\w+) \(\)", out, re.M)
+    handler = ["tick_sched_timer", "__hrtimer_run_queues", "hrtimer_interrupt", "arch_timer_handler_virt"]
+    assert names[:4] == handler and "el1h_64_irq" in names and names[-1] in ("arch_call_rest_init", "secondary_start_kernel",
+                                                                            "start_kernel"), out
+    assert {"do_idle", "cpu_startup_entry"} <= set(names) and "in __hrtimer_run_queues ()" in out.split("Run till")[-1]
+
+
 def test_symbol_file_says_what_is_wrong(machine, tmp_path):
     m = machine("-machine", "virt", "-display", "none", "-S")
     out = m.gdb("monitor symbol-file", f"monitor symbol-file {tmp_path}/x", "maint packet qOffsets")
@@ -81,3 +95,23 @@ def test_no_scout_is_left(machine):
     pid = m.process.pid
     children = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], stdout=subprocess.PIPE, text=True).stdout
     assert children.strip() == ""
+
+
+def test_tasks_as_threads(machine, tmp_path):
+    symbols = tmp_path / "symbols"
+    m = start(machine, "6.12")
+    m.wait_for(lambda: "Enter 'help'" in m.output(), 120)
+    m.gdb(f"monitor symbol-file {symbols}", "detach")
+    out = m.gdb("info threads", "echo ---\\n", "monitor threads on", "info threads", "python import re",
+                "python gdb.execute('thread ' + re.search(r'(\\d+) +Thread 1000001 ', gdb.execute('info threads', "
+                "to_string=True)).group(1))", "bt", "p $x0", "set $x19 = 1", "p/x $sp", "monitor bt 1", "stepi", "thread",
+                "monitor threads off", "info threads", "monitor threads", "detach", file=symbols)
+    vcpus, rest = out.split("---\n", 1)
+    assert vcpus.count("CPU#") == 2 and "Thread 1000001" not in vcpus
+    assert re.search(r"Thread 1000002 \(\[kthreadd\], pid 2, S\) +0xffff[0-9a-f]+ in __switch_to \(\)", rest), out
+    assert re.search(r"Thread 1 \(CPU#0 \[running\], swapper/0, pid 0\)", rest), out
+    assert re.search(r"^#\d+ +0xffff[0-9a-f]+ in do_sigtimedwait \(\)", rest, re.M), out
+    assert re.search(r"= <unavailable>$", rest, re.M) and "Could not write register" in rest, out
+    last = rest[rest.index("info threads shows the vCPUs"):]
+    assert "pid 2" not in last and "now off" in last, out
+    assert m.process.poll() is None
