@@ -7,7 +7,7 @@
 
 #include "kernel/guts.h"
 
-enum { PROLOGUE_MAX = 24, CODE_MAX = 256, DW_ADVANCE = 0x40, DW_OFFSET = 0x80, DW_DEF_CFA = 0x0c, FP = 29, LR = 30, SP = 31,
+enum { CODE_MAX = 255, DW_ADVANCE1 = 0x02, DW_OFFSET = 0x80, DW_DEF_CFA = 0x0c, FP = 29, LR = 30, SP = 31,
        CODE_ALIGN = 4, DATA_ALIGN_MINUS_8 = 0x78, RECORD = 16 };
 
 static void put32(GString *s, uint32_t v)
@@ -52,6 +52,12 @@ void frames_begin(GString *s)
     end_entry(s, from);
 }
 
+static void put_advance(GString *s, unsigned insns)
+{
+    g_string_append_c(s, DW_ADVANCE1);
+    g_string_append_c(s, (char)insns);
+}
+
 /* From here on the record is at x29, `size' bytes below the canonical frame address. */
 static void put_rules(GString *s, unsigned reg, uint64_t size)
 {
@@ -70,14 +76,14 @@ static bool put_prologue(GString *s, const uint32_t *code, unsigned n)
     uint64_t size = 0;
     unsigned at = 0;
 
-    for (unsigned i = 0; i < n && i < PROLOGUE_MAX; i++) {
+    for (unsigned i = 0; i < n; i++) { /* checks may come first */
         if ((code[i] & 0xffc07fff) == 0xa9807bfd && !size) { /* C6.2: STP pre-indexed, imm7 in units of 8 */
             size = 8 * (128 - (code[i] >> 15 & 127));
-            g_string_append_c(s, (char)(DW_ADVANCE | (i + 1)));
+            put_advance(s, i + 1);
             put_rules(s, SP, size);
             at = i + 1;
         } else if ((code[i] & 0xffc003ff) == 0x910003fd) { /* ADD x29, sp, #imm */
-            g_string_append_c(s, (char)(DW_ADVANCE | (i + 1 - at)));
+            put_advance(s, i + 1 - at);
             put_rules(s, FP, size && !(code[i] >> 10 & 0xfff) ? size : RECORD);
             return true;
         }

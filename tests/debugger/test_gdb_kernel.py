@@ -56,7 +56,7 @@ def test_backtrace_through_an_interrupt(machine, tmp_path):
     out = m.gdb("tbreak tick_sched_timer", "c", "bt 40", "finish", "detach", file=symbols)
     names = re.findall(r"^#\d+ .* in (\w+) \(\)", out, re.M)
     handler = ["tick_sched_timer", "__hrtimer_run_queues", "hrtimer_interrupt", "arch_timer_handler_virt"]
-    assert names[:4] == handler and "el1h_64_irq" in names and names[-1] in ("arch_call_rest_init", "secondary_start_kernel",
+    assert names[:4] == handler and "el1h_64_irq" in names and names[-1] in ("arch_call_rest_init", "__secondary_switched",
                                                                             "start_kernel"), out
     assert {"do_idle", "cpu_startup_entry"} <= set(names) and "in __hrtimer_run_queues ()" in out.split("Run till")[-1]
 
