@@ -322,6 +322,7 @@ static void stopped(struct gdbstub *g)
 
 enum action { HOLD, GO, STEP, RANGE };
 struct plan {
+    int task; /* a step of it was asked for; 0: none */
     enum action action[CPU_MAX];
     uint64_t start[CPU_MAX], end[CPU_MAX];
 };
@@ -405,6 +406,8 @@ static bool vcont_action(struct gdbstub *g, struct reader *r, struct plan *plan,
         return false;
     if (get_char(r, ':') && !get_thread(g, r, &thread))
         return false;
+    if (thread > GDB_TASK_BASE && strchr("sSr", what))
+        plan->task = thread;
     for (unsigned i = 0; i < g->cluster->n; i++) {
         if (set[i] || (thread > 0 && (unsigned)thread != i + 1) || (thread == 0 && i != g->c_thread))
             continue;
@@ -418,7 +421,7 @@ static bool vcont_action(struct gdbstub *g, struct reader *r, struct plan *plan,
 
 static void vcont(struct gdbstub *g, struct reader *r)
 {
-    struct plan plan;
+    struct plan plan = { 0 };
     bool set[CPU_MAX] = { false }, any = false;
 
     plan_all(&plan, HOLD);
@@ -429,7 +432,11 @@ static void vcont(struct gdbstub *g, struct reader *r)
         }
     for (unsigned i = 0; i < g->cluster->n; i++)
         any |= plan.action[i] != HOLD;
-    if (*r->p || !any)
+    if (plan.task) { /* what sleeps takes no step: it has stopped where it is */
+        char text[40];
+        g_snprintf(text, sizeof text, "T%02xthread:%x;", SIG_TRAP, (unsigned)plan.task);
+        reply(g, text);
+    } else if (*r->p || !any)
         reply(g, "E22");
     else
         go_on(g, &plan);
