@@ -223,6 +223,42 @@ bool lab_kernel_get(const char *series, bool refresh, struct lab_kernel *out, GE
     return ok;
 }
 
+/* With the lock held. */
+static bool fetch_debug(const struct lab_kernel *k, const char *path, GError **err)
+{
+    g_autofree char *name = g_strdup_printf("linux-image-%s-dbg", k->release);
+    struct apt_package package;
+    bool ok;
+
+    if (!apt_prepare(false, err) || !apt_find(name, k->version, &package, err))
+        return false;
+    ok = fetch_tree(&package, path, NULL, err);
+    apt_package_clear(&package);
+    return ok;
+}
+
+char *lab_kernel_debug(const struct lab_kernel *k, GError **err)
+{
+    g_autofree char *name = g_strdup_printf("%s_%s", k->release, k->version), *path = cache_path("debug", name, NULL);
+    g_autofree char *file = g_strdup_printf("vmlinux-%s", k->release);
+    char *vmlinux = g_build_filename(path, "usr", "lib", "debug", "boot", file, NULL);
+    int lock;
+    bool ok;
+
+    if (!g_access(vmlinux, R_OK))
+        return vmlinux;
+    lock = cache_lock(err);
+    ok = lock >= 0 && (!g_access(vmlinux, R_OK) || fetch_debug(k, path, err));
+    cache_unlock(lock);
+    if (ok && g_access(vmlinux, R_OK)) {
+        g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "Debian's package of debug symbols has no %s", file);
+        ok = false;
+    }
+    if (!ok)
+        g_clear_pointer(&vmlinux, g_free);
+    return vmlinux;
+}
+
 static char *find_busybox(void)
 {
     char *top = cache_path("busybox", NULL), *best = NULL, *path = NULL;

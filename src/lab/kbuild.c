@@ -21,10 +21,10 @@
 #include "lab/apt.h"
 #include "lab/cache.h"
 #include "lab/lab.h"
+#include "lab/make.h"
 #include "lab/progress.h"
 
 #define SOURCE   "linux-source-6.1"
-#define COMPILER "aarch64-linux-gnu-gcc"
 #define SOURCE_BYTES (UINT64_C(1700) << 20)
 #define BUILD_BYTES  (UINT64_C(400) << 20)
 
@@ -121,42 +121,6 @@ const char lab_article_config[] =
     "CONFIG_MULTIUSER=y\n"
     ;
 
-/* --- tools ------------------------------------------------------------------------------------------------ */
-
-static bool check_tools(GError **err)
-{
-    static const struct { const char *program, *package; } tools[] = {
-        {COMPILER, "gcc-aarch64-linux-gnu"}, {"gcc", "gcc"}, {"make", "make"}, {"flex", "flex"}, {"bison", "bison"},
-        {"bc", "bc"}, {"xz", "xz-utils"}, {"tar", "tar"}, {"bash", "bash"}};
-    GString *missing = g_string_new(NULL);
-
-    for (size_t i = 0; i < G_N_ELEMENTS(tools); i++) {
-        g_autofree char *path = g_find_program_in_path(tools[i].program);
-
-        if (!path)
-            g_string_append_printf(missing, " %s", tools[i].package);
-    }
-    bool ok = !missing->len;
-    if (!ok)
-        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "building a kernel needs: apt-get install%s", missing->str);
-    g_string_free(missing, TRUE);
-    return ok;
-}
-
-/* What it says of itself; to be freed. */
-static char *compiler_version(GError **err)
-{
-    const char *const argv[] = {COMPILER, "--version", NULL};
-    GByteArray *text = g_byte_array_new();
-    bool ok = cache_run(&(struct cache_run){.argv = argv, .output = text}, err);
-
-    g_byte_array_append(text, (const guint8 *)"", 1);
-    char *all = (char *)g_byte_array_free(text, FALSE);
-    if (!ok)
-        g_clear_pointer(&all, g_free);
-    return all;
-}
-
 /* --- the source ------------------------------------------------------------------------------------------- */
 
 /* The newest unpacked version, as a path; NULL: none. */
@@ -216,7 +180,7 @@ static char *fetch_source(GError **err)
     return ok ? g_steal_pointer(&path) : NULL;
 }
 
-static char *get_source(GError **err)
+char *lab_kernel_source(GError **err)
 {
     char *path = find_source();
     int lock;
@@ -234,54 +198,6 @@ static char *get_source(GError **err)
 }
 
 /* --- the build -------------------------------------------------------------------------------------------- */
-
-/* Runs make on the source into `out', with `words' behind; `expect': lines of progress, 0 for none. */
-static bool run_make(const char *source, const char *out, const char *words, unsigned expect, GError **err)
-{
-    g_autofree char *s = g_shell_quote(source), *o = g_shell_quote(out);
-    /*
-     * No date and no host: the same input is the same kernel.  awk counts, and descriptor 3 is read by cache_run();
-     * of make's complaints the first is the one that says something.
-     */
-    g_autofree char *script = g_strdup_printf(
-        "set -o pipefail; make -C %s O=%s -j%u ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- "
-        "KBUILD_BUILD_TIMESTAMP='Thu Jan 1 00:00:00 UTC 1970' KBUILD_BUILD_USER=armlet KBUILD_BUILD_HOST=armlet %s 2>%s.errors | "
-        "awk '/^  (CC|AS|AR|LD|HOSTCC) /{p=++n*100/%u; printf \"dlstatus:1:%%.1f:\\n\", p>99?99:p > \"/dev/fd/3\"; "
-        "fflush(\"/dev/fd/3\")}' || { grep -m 1 -E \"error|can't|No rule|Error\" %s.errors >&2; exit 1; }",
-        s, o, g_get_num_processors(), words, o, MAX(expect, 1), o);
-    const char *const argv[] = {"bash", "-c", script, NULL};
-    struct progress progress;
-    struct cache_run run = {.argv = argv, .opaque = &progress};
-
-    if (expect) {
-        progress_begin(&progress, "building the kernel");
-        run.percent = (void (*)(void *, double))progress_percent;
-    }
-    bool ok = cache_run(&run, err);
-    if (expect)
-        progress_end(&progress, ok);
-    return ok;
-}
-
-/* Is every option of the fragment as it was asked for?  Kconfig drops silently what lacks a dependency. */
-static bool check_config(const char *fragment, const char *out, GError **err)
-{
-    g_autofree char *path = g_build_filename(out, ".config", NULL), *text = NULL;
-    g_auto(GStrv) wanted = g_strsplit(fragment, "\n", -1);
-
-    if (!g_file_get_contents(path, &text, NULL, err))
-        return false;
-    for (char **w = wanted; *w; w++) {
-        g_autofree char *line = g_strdup_printf("\n%s\n", g_strstrip(*w));
-
-        if (!g_str_has_prefix(*w, "CONFIG_") || g_str_has_suffix(*w, "=n") || strstr(text, line))
-            continue;
-        g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED,
-                    "the kernel does not take %s: it depends on something that is off, or there is no such option", *w);
-        return false;
-    }
-    return true;
-}
 
 static bool keep(const char *out, const char *from, const char *folder, const char *to, GError **err)
 {
@@ -302,8 +218,8 @@ static bool build(const char *source, const char *fragment, const char *folder, 
 
     cache_remove(work);
     bool ok = cache_make_folder(out, err) && cache_make_folder(kept, err) && cache_check_space(BUILD_BYTES, err) &&
-              cache_write_file(file, fragment, strlen(fragment), err) && run_make(source, out, config, 0, err) &&
-              check_config(fragment, out, err) && run_make(source, out, "Image", 1400, err) &&
+              cache_write_file(file, fragment, strlen(fragment), err) && make_run(source, out, config, 0, err) &&
+              make_check_config(fragment, out, err) && make_run(source, out, "Image", 1400, err) &&
               keep(out, "arch/arm64/boot/Image", kept, "Image", err) && keep(out, ".config", kept, "config", err) &&
               keep(out, "System.map", kept, "System.map", err) && keep(out, "vmlinux", kept, "vmlinux", err) &&
               cache_publish(kept, folder, err);
@@ -335,7 +251,7 @@ char *lab_kernel_build(const char *fragment, GError **err)
 
     if (!fragment)
         fragment = lab_article_config;
-    if (!check_tools(err) || !(compiler = compiler_version(err)) || !(source = get_source(err)))
+    if (!make_check_tools(err) || !(compiler = make_compiler_version(err)) || !(source = lab_kernel_source(err)))
         return NULL;
     g_autofree char *version = g_path_get_basename(source);
     g_autofree char *all = g_strjoin("\n", fragment, version, compiler, NULL);

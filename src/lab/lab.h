@@ -44,6 +44,9 @@ void lab_kernel_clear(struct lab_kernel *k);
  */
 bool lab_kernel_get(const char *series, bool refresh, struct lab_kernel *out, GError **err);
 
+/* The path of the vmlinux with debug symbols of one of Debian's kernels, fetched if need be; g_free() it. */
+char *lab_kernel_debug(const struct lab_kernel *k, GError **err);
+
 /* The kernels in the cache, oldest first: struct lab_kernel *, owned by the array. */
 GPtrArray *lab_kernel_list(void);
 
