@@ -15,7 +15,7 @@
 #include "machine/version.h"
 #include "main/commands.h"
 
-const struct command *const commands[] = { &command_boot, &command_run, &command_kernel, NULL };
+const struct command *const commands[] = { &command_boot, &command_run, &command_kernel, &command_rootfs, NULL };
 
 int run_qemu(int argc, char *const *argv)
 {

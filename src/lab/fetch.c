@@ -259,6 +259,36 @@ char *lab_kernel_debug(const struct lab_kernel *k, GError **err)
     return vmlinux;
 }
 
+/* linux-headers-RELEASE, and what it depends on of the kernel's own packages; with the lock held. */
+static bool unpack_headers(const struct lab_kernel *k, const char *into, GError **err)
+{
+    g_autofree char *name = g_strdup_printf("linux-headers-%s", k->release);
+    struct apt_package package, other;
+    bool ok = apt_prepare(false, err) && apt_find(name, k->version, &package, err);
+
+    if (!ok)
+        return false;
+    ok = apt_unpack(&package, into, err);
+    for (guint i = 0; ok && i < package.depends->len; i++) {
+        const char *depends = package.depends->pdata[i];
+        if (!g_str_has_prefix(depends, "linux-headers-") || !g_str_has_suffix(depends, "-common"))
+            continue;
+        ok = apt_find(depends, "", &other, err) && apt_unpack(&other, into, err);
+        apt_package_clear(&other);
+    }
+    apt_package_clear(&package);
+    return ok;
+}
+
+bool lab_kernel_headers(const struct lab_kernel *k, const char *into, GError **err)
+{
+    int lock = cache_lock(err);
+    bool ok = lock >= 0 && unpack_headers(k, into, err);
+
+    cache_unlock(lock);
+    return ok;
+}
+
 static char *find_busybox(void)
 {
     char *top = cache_path("busybox", NULL), *best = NULL, *path = NULL;

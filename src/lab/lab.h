@@ -47,6 +47,9 @@ bool lab_kernel_get(const char *series, bool refresh, struct lab_kernel *out, GE
 /* The path of the vmlinux with debug symbols of one of Debian's kernels, fetched if need be; g_free() it. */
 char *lab_kernel_debug(const struct lab_kernel *k, GError **err);
 
+/* Unpacks the headers that modules are built against, for this kernel, into the folder `into' (lib, usr). */
+bool lab_kernel_headers(const struct lab_kernel *k, const char *into, GError **err);
+
 /* The kernels in the cache, oldest first: struct lab_kernel *, owned by the array. */
 GPtrArray *lab_kernel_list(void);
 

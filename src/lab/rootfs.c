@@ -130,6 +130,11 @@ static bool put_files(const char *top, const char *final, GError **err)
            put(top, "root/hello", 0755, hello, sizeof(hello), err);
 }
 
+bool rootfs_fill(const char *top, const char *final, GError **err)
+{
+    return put_files(top, final, err) && put_busybox(top, err);
+}
+
 char *rootfs_data_path(const char *name)
 {
     const char *base = g_getenv("XDG_DATA_HOME");
@@ -147,7 +152,7 @@ char *lab_rootfs_busybox(GError **err)
 
     if (!g_access(path, F_OK))
         return g_steal_pointer(&path);
-    ok = cache_make_folder(parent, err) && put_files(work, path, err) && put_busybox(work, err);
+    ok = cache_make_folder(parent, err) && rootfs_fill(work, path, err);
     if (ok && rename(work, path) && errno != EEXIST && errno != ENOTEMPTY) {
         g_set_error(err, LAB_ERROR, LAB_ERROR_IO, "cannot make %s: %s", path, g_strerror(errno));
         ok = false;

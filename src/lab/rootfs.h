@@ -4,12 +4,35 @@
 #ifndef ARMLET_LAB_ROOTFS_H
 #define ARMLET_LAB_ROOTFS_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include <glib.h>
+
+#include "lab/lab.h"
 
 /* A root of busybox, made if it is not there; what the user changed in it stays.  g_free() it; NULL: err says why. */
 char *lab_rootfs_busybox(GError **err);
 
 /* Where the root of that name is or would be; g_free() it. */
 char *rootfs_data_path(const char *name);
+
+/* Puts a busybox root into the folder `top', which will have the name `final'. */
+bool rootfs_fill(const char *top, const char *final, GError **err);
+
+enum lab_root_format { LAB_ROOT_DIR, LAB_ROOT_INITRAMFS, LAB_ROOT_EXT4 };
+
+struct lab_root {
+    const char *path;                /* what is made; must not exist, but for a file when `replace' */
+    enum lab_root_format format;
+    char *const *overlays;           /* folders whose contents are put on top, in order; ends in NULL; or NULL */
+    const struct lab_kernel *kernel; /* whose modules and headers; NULL: none */
+    bool modules, headers;
+    uint64_t size;                   /* of an ext4 image, bytes; 0: what it needs and 64 MiB */
+    bool replace;
+};
+
+/* Makes a root file system of busybox; nothing or all of it is there afterwards. */
+bool lab_rootfs_make(const struct lab_root *what, GError **err);
 
 #endif

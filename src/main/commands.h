@@ -36,7 +36,7 @@ struct command {
     int (*run)(int argc, char **argv);
 };
 
-extern const struct command command_boot, command_kernel, command_run;
+extern const struct command command_boot, command_kernel, command_rootfs, command_run;
 extern const struct command *const commands[]; /* ends in NULL */
 
 /* Runs QEMU's command line (without the program's name); returns the exit status. */

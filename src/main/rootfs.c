@@ -1,0 +1,136 @@
+/*
+ * armlet rootfs: root file systems for the guest.
+ */
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/report.h"
+#include "lab/lab.h"
+#include "lab/rootfs.h"
+#include "machine/props.h"
+#include "main/commands.h"
+
+struct wishes {
+    const char *format, *size, *series;
+    GPtrArray *overlays;
+    bool modules, headers, replace;
+};
+
+#define TEXT(field, name, argument, help, complete) \
+    { name, CLI_TEXT, offsetof(struct wishes, field), argument, help, complete }
+#define FLAG(field, name, help) CLI_FLAG_OPTION(struct wishes, field, name, help)
+
+static const struct cli_option options[] = {
+    TEXT(format, "format", "FORMAT", "dir (default: for NFS and 9p), initramfs, or ext4 (an image)", "dir initramfs ext4"),
+    { "overlay", CLI_LIST, offsetof(struct wishes, overlays), "DIR", "put the contents of DIR on top; several in order", "dir" },
+    FLAG(modules, "modules", "with the modules of a kernel of Debian's"),
+    FLAG(headers, "headers", "with the headers that modules are built against"),
+    TEXT(series, "kernel", "6.1|6.12", "which kernel's (default: the newest in the cache)", "6.1 6.12"),
+    TEXT(size, "size", "SIZE", "of an ext4 image, e.g. 512M (default: its files and 64 MiB)", NULL),
+    FLAG(replace, "replace", "make an archive or image anew that exists"),
+    { NULL, CLI_FLAG, 0, NULL, NULL, NULL },
+};
+
+static const char text[] =
+    "make makes a root file system of Debian's static busybox, with the etc/ files of a first root (inittab, fstab,\n"
+    "init.d/rcS), and prints where it is.  NAME without a slash stands for ~/.local/share/armlet/root/NAME (with .cpio or\n"
+    ".ext4 behind it for an archive or an image); without NAME it is busybox.  No privileges are needed.\n"
+    "list shows what is there.\n";
+
+static const char notes[] =
+    "armlet boot --root NAME|DIR|IMAGE has the guest's root there; an initramfs goes to armlet boot --initrd FILE.\n";
+
+static enum lab_root_format parse_format(const char *s)
+{
+    static const char *const names[] = { "dir", "initramfs", "ext4" };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++)
+        if (!s || !strcmp(s, names[i]))
+            return (enum lab_root_format)i;
+    cli_fail(&command_rootfs, "--format %s: give dir, initramfs or ext4", s);
+}
+
+static char *target(const char *name, enum lab_root_format format)
+{
+    static const char *const suffixes[] = { "", ".cpio", ".ext4" };
+    g_autofree char *file = g_strconcat(name ? name : "busybox", suffixes[format], NULL);
+
+    if (name && strchr(name, '/'))
+        return g_canonicalize_filename(name, NULL);
+    return rootfs_data_path(file);
+}
+
+static uint64_t size_option(const char *s)
+{
+    uint64_t size = 0;
+
+    if (s && (!parse_size(s, 1, &size) || size < 1 << 20))
+        cli_fail(&command_rootfs, "--size %s: give a size such as 512M", s);
+    return size;
+}
+
+static int make(const char *name, const struct wishes *w)
+{
+    struct lab_root what = { .format = parse_format(w->format), .modules = w->modules, .headers = w->headers,
+                             .size = size_option(w->size), .replace = w->replace };
+    g_autofree char *path = target(name, what.format);
+    struct lab_kernel kernel = { 0 };
+    GError *err = NULL;
+
+    if (w->size && what.format != LAB_ROOT_EXT4)
+        cli_fail(&command_rootfs, "--size is for --format ext4");
+    if ((w->modules || w->headers) && !lab_kernel_get(w->series, false, &kernel, &err))
+        die("%s", err->message);
+    if (w->overlays)
+        g_ptr_array_add(w->overlays, NULL);
+    what.path = path;
+    what.kernel = &kernel;
+    what.overlays = w->overlays ? (char *const *)w->overlays->pdata : NULL;
+    if (!lab_rootfs_make(&what, &err))
+        die("%s", err->message);
+    printf("%s\n", path);
+    lab_kernel_clear(&kernel);
+    return EXIT_SUCCESS;
+}
+
+static int list(void)
+{
+    g_autofree char *top = rootfs_data_path(".");
+    GDir *dir = g_dir_open(top, 0, NULL);
+    const char *name;
+
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = rootfs_data_path(name);
+        const char *kind = g_file_test(path, G_FILE_TEST_IS_DIR) ? "dir" : g_str_has_suffix(name, ".cpio") ? "initramfs"
+                           : g_str_has_suffix(name, ".ext4") ? "ext4" : NULL;
+        if (kind && !strstr(name, ".new.") && !strstr(name, ".tree."))
+            printf("%-10s %-16s %s\n", kind, name, path);
+    }
+    if (dir)
+        g_dir_close(dir);
+    return EXIT_SUCCESS;
+}
+
+static int rootfs(int argc, char **argv)
+{
+    struct wishes w = { 0 };
+    char **rest;
+
+    (void)argc;
+    cli_parse(&command_rootfs, argv, &w, &rest);
+    if (rest || (argv[0] && argv[1] && argv[2]))
+        cli_fail(&command_rootfs, "too many words (armlet rootfs --help)");
+    if (argv[0] && !strcmp(argv[0], "list") && !argv[1])
+        return list();
+    if (argv[0] && !strcmp(argv[0], "make"))
+        return make(argv[1], &w);
+    cli_fail(&command_rootfs, "give make or list (armlet rootfs --help)");
+}
+
+const struct command command_rootfs = {
+    .name = "rootfs", .summary = "make a root file system: a directory, an initramfs or an image",
+    .synopsis = "rootfs make [NAME|PATH] [options]\nrootfs list",
+    .text = text, .options = options, .notes = notes, .words = "make list", .run = rootfs,
+};
