@@ -66,19 +66,20 @@ struct lab_initramfs {
     const struct lab_kernel *kernel; /* whose modules to take; may be NULL when `modules' is */
     const char *const *modules;      /* names to load at boot, ending in NULL; what they depend on is added, built-in
                                         ones are left out; NULL for none */
-    const char *const *late;         /* likewise, for the agent to load when a directory is shared; without `modules'
-                                        none */
+    const char *const *late;         /* likewise, loaded only when a directory is shared (armlet.share= on the kernel's
+                                        command line, or the agent's job); without `modules' none */
     const struct lab_file *files;    /* added last: they replace ours of the same path */
     unsigned nfiles;
-    bool nfs_root; /* /init loads the modules, sets up the network, mounts the root that root= and nfsroot= of the
-                      kernel's command line say, and goes on there: for kernels without ROOT_NFS */
+    bool nfs_root; /* /init loads the modules, mounts the root that root= (a disk, or /dev/nfs after setting up the
+                      network) and nfsroot= of the kernel's command line say, and goes on there: for kernels that
+                      have these things as modules */
     bool agent; /* /init runs a command for `armlet run' (agent.sh) instead of a shell on the console */
 };
 
 /* The modules that drive this machine's devices, for struct lab_initramfs. */
 extern const char *const lab_virtio_modules[];
 /* Those and what nfs_root needs. */
-extern const char *const lab_nfs_modules[];
+extern const char *const lab_nfs_modules[], *const lab_disk_modules[];
 
 /* Those that the agent needs, and those of a directory shared by 9p. */
 extern const char *const lab_agent_modules[], *const lab_share_modules[];

@@ -163,10 +163,11 @@ bool make_check_config(const char *fragment, const char *out, GError **err)
 
     if (!g_file_get_contents(path, &text, NULL, err))
         return false;
+    g_autofree char *lines = g_strconcat("\n", text, NULL);
     for (char **w = wanted; *w; w++) {
         g_autofree char *line = g_strdup_printf("\n%s\n", g_strstrip(*w));
 
-        if (!g_str_has_prefix(*w, "CONFIG_") || g_str_has_suffix(*w, "=n") || strstr(text, line))
+        if (!g_str_has_prefix(*w, "CONFIG_") || g_str_has_suffix(*w, "=n") || strstr(lines, line))
             continue;
         g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED,
                     "the kernel does not take %s: it depends on something that is off, or there is no such option", *w);

@@ -40,7 +40,15 @@ static const char rcs[] = "#!/bin/sh\n"
                           "mkdir -p /dev/pts\n"
                           "mount -t devpts devpts /dev/pts\n"
                           "hostname -F /etc/hostname\n"
-                          "ip link set lo up\n";
+                          "ip link set lo up\n"
+                          "# armlet boot --share, unless an initramfs has mounted it.\n"
+                          "for word in $(cat /proc/cmdline); do\n"
+                          "    case $word in armlet.share=*) share=${word#armlet.share=} ;; esac\n"
+                          "done\n"
+                          "if [ -n \"$share\" ] && ! grep -q ' 9p ' /proc/mounts; then\n"
+                          "    mkdir -p \"$share\"\n"
+                          "    mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=mmap share \"$share\"\n"
+                          "fi\n";
 
 static const char profile[] = "export PATH=/sbin:/bin:/usr/sbin:/usr/bin HOME=/root USER=root\n"
                               "export TERM=${TERM:-vt100}\n";

@@ -12,123 +12,75 @@
 #include <glib.h>
 
 #include "base/report.h"
+#include "lab/kconfig.h"
 #include "lab/lab.h"
 #include "lab/rootfs.h"
 #include "machine/boot.h"
-#include "machine/props.h"
 #include "main/commands.h"
 
 struct wishes {
     const char *image;    /* a file of the user's, or NULL: Debian's */
-    const char *series, *smp, *memory, *cpu, *initrd, *append, *gdb, *root;
+    const char *series, *smp, *memory, *cpu, *initrd, *append, *gdb, *root, *share, *ssh;
     bool panic_exit, show;
     char **rest;          /* behind --, or NULL */
 };
 
 /* Where the guest's root is. */
 enum root_kind {
-    ROOT_OTHER,     /* the user's own business */
-    ROOT_MEMORY,    /* busybox in an initramfs */
-    ROOT_NFS,       /* a directory, which the kernel mounts */
-    ROOT_NFS_INITRD /* a directory, which an initramfs with the modules mounts */
+    ROOT_OTHER,      /* the user's own business */
+    ROOT_MEMORY,     /* busybox in an initramfs */
+    ROOT_NFS,        /* a directory, which the kernel mounts */
+    ROOT_NFS_INITRD, /* a directory, which an initramfs with the modules mounts */
+    ROOT_DISK,       /* an image, likewise */
+    ROOT_DISK_INITRD
 };
 
 struct root {
     enum root_kind kind;
-    char *directory;
+    char *path; /* of the directory or image */
 };
 
-struct boot_option {
-    const char *name;
-    size_t slot;      /* of a const char * or, without an argument, a bool */
-    bool has_argument;
-};
-#define TEXT(name, field) { name, offsetof(struct wishes, field), true }
-#define FLAG(name, field) { name, offsetof(struct wishes, field), false }
+#define TEXT(field, name, argument, help, complete) \
+    { name, CLI_TEXT, offsetof(struct wishes, field), argument, help, complete }
+#define OPTIONAL(field, name, argument, help) { name, CLI_OPTIONAL, offsetof(struct wishes, field), argument, help, NULL }
+#define FLAG(field, name, help) CLI_FLAG_OPTION(struct wishes, field, name, help)
 
-static const struct boot_option boot_options[] = {
-    TEXT("kernel", series), TEXT("smp", smp), TEXT("memory", memory), TEXT("cpu", cpu), TEXT("initrd", initrd),
-    TEXT("append", append), TEXT("gdb", gdb), TEXT("root", root), FLAG("panic-exit", panic_exit), FLAG("show", show),
+static const struct cli_option options[] = {
+    TEXT(series, "kernel", "6.1|6.12", "Debian's kernel of this series", "6.1 6.12"),
+    TEXT(root, "root", "DIR|IMAGE", "the root: a directory, a disk image, a name that armlet rootfs list shows; none: memory",
+         "file"),
+    TEXT(share, "share", "DIR", "a directory of the host as /share in the guest", "dir"),
+    TEXT(smp, "smp", "N", "vCPUs, 1 to 8 (default: the host's processors, at most 4)", NULL),
+    TEXT(memory, "memory", "SIZE", "guest memory (default 1G)", NULL),
+    TEXT(cpu, "cpu", "MODEL", "the processor (armlet -cpu help lists them)", NULL),
+    TEXT(initrd, "initrd", "FILE|none", "initial RAM disk instead of all that", "file"),
+    TEXT(append, "append", "TEXT", "more for the kernel's command line", NULL),
+    OPTIONAL(gdb, "gdb", "tcp::PORT", "wait for a debugger there (tcp::1234), stopped before the first instruction"),
+    OPTIONAL(ssh, "ssh", "PORT", "this port of the host (2222) leads to the guest's port 22"),
+    FLAG(panic_exit, "panic-exit", "end with status 1 when the kernel panics"),
+    FLAG(show, "show", "print the command line that this stands for, and end"),
+    { NULL, CLI_FLAG, 0, NULL, NULL, NULL },
 };
 
-static const char usage[] =
-    "usage: armlet boot [KERNEL] [options] [-- QEMU OPTIONS]\n"
-    "\n"
+static const char text[] =
     "Boots KERNEL (an Image, Image.gz, EFI zboot or ELF file), or else the newest Debian kernel that is in the\n"
     "cache, or else Debian's, fetched.  Its root is a directory of this host, over NFS from armlet itself: files\n"
-    "made in the guest are there on the host at once, and the other way round.\n"
-    "\n"
-    "  --kernel 6.1|6.12   Debian's kernel of this series\n"
-    "  --smp N             vCPUs, 1 to 8 (default: the host's processors, at most 4)\n"
-    "  --memory SIZE       guest memory (default 1G)\n"
-    "  --cpu MODEL         the processor (armlet -cpu help lists them)\n"
-    "  --root DIR          the root (default: a busybox tree, made once in ~/.local/share/armlet/root/busybox)\n"
-    "  --root none         busybox in memory as the root: nothing is kept\n"
-    "  --initrd FILE|none  initial RAM disk instead of all that\n"
-    "  --append TEXT       more for the kernel's command line\n"
-    "  --panic-exit        end with status 1 when the kernel panics\n"
-    "  --gdb tcp::PORT     wait for a debugger\n"
-    "  --show              print the command line that this stands for, and end\n"
-    "\n"
+    "made in the guest are there on the host at once, and the other way round.  Without --root it is a busybox tree in\n"
+    "~/.local/share/armlet/root/busybox, made once.\n";
+
+static const char notes[] =
     "What follows -- is added as it is, e.g.: armlet boot -- -drive file=disk.img,format=raw\n"
-    "On the console, C-a h lists the keys; C-a x ends the machine.\n";
-
-static const struct boot_option *find(const char *name, size_t n)
-{
-    for (unsigned i = 0; i < G_N_ELEMENTS(boot_options); i++)
-        if (strlen(boot_options[i].name) == n && !strncmp(boot_options[i].name, name, n))
-            return &boot_options[i];
-    return NULL;
-}
-
-static void unknown_option(const char *word)
-{
-    const char *names[G_N_ELEMENTS(boot_options) + 1] = { NULL };
-
-    for (unsigned i = 0; i < G_N_ELEMENTS(boot_options); i++)
-        names[i] = boot_options[i].name;
-    const char *near = suggest(word + strspn(word, "-"), names);
-    if (near)
-        die("boot: unknown option %s; did you mean --%s? (armlet boot --help)", word, near);
-    die("boot: unknown option %s (armlet boot --help lists them; QEMU's go behind --)", word);
-}
-
-/* One --option; returns how many words it took. */
-static int take_option(struct wishes *w, char **argv)
-{
-    const char *name = argv[0] + strspn(argv[0], "-"), *eq = strchr(name, '=');
-    const struct boot_option *o = find(name, eq ? (size_t)(eq - name) : strlen(name));
-
-    if (!o || argv[0][1] != '-')
-        unknown_option(argv[0]);
-    char *slot = (char *)w + o->slot;
-    if (!o->has_argument) {
-        if (eq)
-            die("boot: --%s takes no value", o->name);
-        *(bool *)slot = true;
-        return 1;
-    }
-    if (!eq && !argv[1])
-        die("boot: --%s needs a value", o->name);
-    *(const char **)slot = eq ? eq + 1 : argv[1];
-    return eq ? 1 : 2;
-}
+    "On the console, C-a h lists the keys; C-a x ends the machine.\n"
+    "\n"
+    "Exit status: 0 when the guest has powered off or was ended by a key; 1 when it could not be booted, or with\n"
+    "--panic-exit has panicked.\n";
 
 static void parse(struct wishes *w, char **argv)
 {
-    while (*argv) {
-        if (!strcmp(*argv, "--")) {
-            w->rest = argv + 1;
-            return;
-        }
-        if (argv[0][0] == '-') {
-            argv += take_option(w, argv);
-            continue;
-        }
-        if (w->image)
-            die("boot: one kernel, not '%s' and '%s' (QEMU's options go behind --)", w->image, *argv);
-        w->image = *argv++;
-    }
+    cli_parse(&command_boot, argv, w, &w->rest);
+    if (argv[0] && argv[1])
+        die("boot: one kernel, not '%s' and '%s' (QEMU's options go behind --)", argv[0], argv[1]);
+    w->image = argv[0];
     if (w->image && w->series)
         die("boot: give a kernel file or --kernel, not both");
 }
@@ -163,31 +115,73 @@ static bool has_no_network(const struct wishes *w)
     return false;
 }
 
-/* The option is in the kernel's table of parameters when it was built with ROOT_NFS. */
-static bool mounts_nfs(const char *path)
+/* The kernel's own bytes; ends the program when they cannot be had. */
+static GBytes *unpack(const char *path)
 {
-    static const char parameter[] = "nfsroot=";
     GError *err = NULL;
-    g_autofree char *data = NULL;
+    char *data;
     gsize size;
 
     if (!g_file_get_contents(path, &data, &size, &err))
         die("%s", err->message);
-    g_autoptr(GBytes) file = g_bytes_new_static(data, size), image = boot_unpack_kernel(path, file, &err);
+    g_autoptr(GBytes) file = g_bytes_new_take(data, size);
+    GBytes *image = boot_unpack_kernel(path, file, &err);
     if (!image)
         die("%s", err->message);
+    return image;
+}
+
+/* The option is in the kernel's table of parameters when it was built with ROOT_NFS. */
+static bool mounts_nfs(GBytes *image)
+{
+    static const char parameter[] = "nfsroot=";
+    gsize size;
     const void *p = g_bytes_get_data(image, &size);
+
     return memmem(p, size, parameter, sizeof(parameter));
 }
 
-static void check_directory(const char *path)
+/* Names what a kernel of the user's lacks for a purpose, and ends the program; nothing when its configuration is unknown. */
+static void require(const struct wishes *w, GBytes *image, const char *purpose, const char *const *options_needed)
 {
-    if (access(path, F_OK))
-        die("boot: --root %s: %s", path, strerror(errno));
-    if (!g_file_test(path, G_FILE_TEST_IS_DIR))
-        die("boot: --root %s: not a directory (a disk image goes behind --: -drive file=%s,format=raw)", path, path);
-    if (access(path, R_OK | X_OK))
-        die("boot: --root %s: %s", path, strerror(errno));
+    g_autofree char *config = kconfig_find(w->image, image);
+    g_autofree char *missing = config ? kconfig_missing(config, options_needed) : NULL;
+
+    if (missing)
+        die("boot: %s cannot %s; it lacks %s", w->image, purpose, missing);
+}
+
+static void check_image(const struct wishes *w, GBytes *image, const struct root *r)
+{
+    static const char *const nfs[] = { "ROOT_NFS", "NFS_V3", "IP_PNP_DHCP", "VIRTIO_NET", NULL };
+    static const char *const disk[] = { "VIRTIO_BLK", "VIRTIO_PCI", "EXT4_FS", NULL };
+    static const char *const share[] = { "NET_9P", "NET_9P_VIRTIO", "9P_FS", NULL };
+
+    if (r->kind == ROOT_NFS)
+        require(w, image, "mount its root by NFS", nfs);
+    if (r->kind == ROOT_DISK)
+        require(w, image, "mount its root from a disk", disk);
+    if (w->share)
+        require(w, image, "mount a shared directory", share);
+}
+
+/* --root: a path, or the name of one that armlet rootfs made; to be freed. */
+static char *find_root(const char *name)
+{
+    g_autofree char *image = g_strconcat(name, ".ext4", NULL);
+    char *path = g_canonicalize_filename(name, NULL);
+
+    if (!strchr(name, '/') && access(path, F_OK)) {
+        g_autofree char *made = rootfs_data_path(name), *made_image = rootfs_data_path(image);
+        const char *found = !access(made, F_OK) ? made : !access(made_image, F_OK) ? made_image : NULL;
+        if (found) {
+            g_free(path);
+            path = g_strdup(found);
+        }
+    }
+    if (access(path, g_file_test(path, G_FILE_TEST_IS_DIR) ? R_OK | X_OK : R_OK))
+        die("boot: --root %s: %s", name, strerror(errno));
+    return path;
 }
 
 static struct root choose_root(const struct wishes *w)
@@ -195,22 +189,25 @@ static struct root choose_root(const struct wishes *w)
     bool none = w->root && !strcmp(w->root, "none"), wanted = w->root && !none;
     struct root r = { ROOT_MEMORY, NULL };
     GError *err = NULL;
+    g_autoptr(GBytes) image = w->image ? unpack(w->image) : NULL;
 
     if (wanted)
-        check_directory(w->root);
-    if (w->initrd || has_root(w))
+        r.path = find_root(w->root);
+    if (w->initrd || has_root(w)) {
+        g_free(r.path);
         return (struct root){ ROOT_OTHER, NULL };
-    if (none || (!wanted && has_no_network(w)))
-        return r;
-    if (w->image && !mounts_nfs(w->image)) {
-        if (wanted)
-            die("boot: %s cannot mount its root by NFS: build it with CONFIG_ROOT_NFS, CONFIG_NFS_V3, CONFIG_IP_PNP_DHCP "
-                "and CONFIG_VIRTIO_NET", w->image);
-        return r;
     }
-    r.kind = w->image ? ROOT_NFS : ROOT_NFS_INITRD;
-    r.directory = wanted ? g_canonicalize_filename(w->root, NULL) : lab_rootfs_busybox(&err);
-    if (!r.directory)
+    if (r.path && !g_file_test(r.path, G_FILE_TEST_IS_DIR))
+        r.kind = image ? ROOT_DISK : ROOT_DISK_INITRD;
+    else if (none || (!wanted && has_no_network(w)) || (!wanted && image && !mounts_nfs(image)))
+        r.kind = ROOT_MEMORY;
+    else
+        r.kind = image ? ROOT_NFS : ROOT_NFS_INITRD;
+    if (image)
+        check_image(w, image, &r);
+    if (r.kind == ROOT_NFS && !mounts_nfs(image))
+        die("boot: %s cannot mount its root by NFS; it lacks CONFIG_ROOT_NFS=y", w->image);
+    if (!r.path && r.kind != ROOT_MEMORY && !(r.path = lab_rootfs_busybox(&err)))
         die("%s", err->message);
     return r;
 }
@@ -218,31 +215,71 @@ static struct root choose_root(const struct wishes *w)
 /* Under which name the guest mounts it: its own, if that can stand in a kernel's command line. */
 static const char *mount_name(const struct root *r)
 {
-    bool plain = strspn(r->directory, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-_./+") == strlen(r->directory);
+    bool plain = strspn(r->path, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-_./+") == strlen(r->path);
 
-    return plain ? r->directory : "/export";
+    return plain ? r->path : "/export";
 }
 
 static void add_export(GPtrArray *line, const struct root *r)
 {
-    g_auto(GStrv) parts = g_strsplit(r->directory, ",", -1);
+    g_auto(GStrv) parts = g_strsplit(r->path, ",", -1);
     g_autofree char *path = g_strjoinv(",,", parts);
-    bool same = mount_name(r) == r->directory;
+    bool same = mount_name(r) == r->path;
     g_autofree char *value = g_strdup_printf("path=%s%s", path, same ? "" : ",mount=/export");
 
     add(line, "-nfs", value);
 }
 
+static bool is_disk(const struct root *r)
+{
+    return r->kind == ROOT_DISK || r->kind == ROOT_DISK_INITRD;
+}
+
+static void add_disk(GPtrArray *line, const struct root *r)
+{
+    g_auto(GStrv) parts = g_strsplit(r->path, ",", -1);
+    g_autofree char *path = g_strjoinv(",,", parts);
+    g_autofree char *value = g_strdup_printf("file=%s,if=virtio,format=raw", path);
+
+    add(line, "-drive", value);
+}
+
 /* What the kernel is told of its root; to be freed. */
 static char *root_words(const struct root *r)
 {
-    g_autofree char *linuxrc = r->directory ? g_build_filename(r->directory, "linuxrc", NULL) : NULL;
+    g_autofree char *linuxrc = r->path ? g_build_filename(r->path, "linuxrc", NULL) : NULL;
 
-    if (!r->directory)
+    if (!r->path)
         return g_strdup("");
+    if (is_disk(r))
+        return g_strdup(" root=/dev/vda rw rootwait");
     return g_strdup_printf(" root=/dev/nfs nfsroot=10.0.2.2:%s%s rw ip=dhcp%s", mount_name(r),
                            r->kind == ROOT_NFS ? ",vers=3,tcp" : "",
                            g_file_test(linuxrc, G_FILE_TEST_IS_SYMLINK | G_FILE_TEST_EXISTS) ? " init=/linuxrc" : "");
+}
+
+static void add_share(GPtrArray *line, const char *wish)
+{
+    g_autofree char *path = g_canonicalize_filename(wish, NULL);
+
+    if (access(path, R_OK | X_OK) || !g_file_test(path, G_FILE_TEST_IS_DIR))
+        die("boot: --share %s: %s", wish, access(path, R_OK | X_OK) ? strerror(errno) : "not a directory");
+    g_auto(GStrv) parts = g_strsplit(path, ",", -1);
+    g_autofree char *doubled = g_strjoinv(",,", parts);
+    g_autofree char *fsdev = g_strdup_printf("local,id=armlet.share,security_model=none,path=%s", doubled);
+    add(line, "-fsdev", fsdev);
+    add(line, "-device", "virtio-9p-device,fsdev=armlet.share,mount_tag=share");
+}
+
+static void add_ssh(GPtrArray *line, const char *port)
+{
+    guint64 n = *port ? g_ascii_strtoull(port, NULL, 10) : 2222;
+    g_autofree char *value = g_strdup_printf("user,hostfwd=tcp:127.0.0.1:%u-:22", (unsigned)n);
+
+    if (n < 1 || n > 65535)
+        die("boot: --ssh=%s: give a port", port);
+    add(line, "-nic", value);
+    warn("once the guest serves it: ssh -p %u root@127.0.0.1", (unsigned)n);
 }
 
 /* Kernel and initramfs; ends the program when they cannot be had. */
@@ -257,12 +294,14 @@ static void add_images(GPtrArray *line, const struct wishes *w, const struct roo
         die("%s", err->message);
     if (!w->image)
         what = (struct lab_initramfs){ .kernel = &kernel, .modules = lab_virtio_modules };
-    if (root->kind == ROOT_NFS_INITRD) {
-        what.modules = lab_nfs_modules;
+    bool mounts = root->kind == ROOT_NFS_INITRD || root->kind == ROOT_DISK_INITRD;
+    if (mounts) {
+        what.modules = root->kind == ROOT_NFS_INITRD ? lab_nfs_modules : lab_disk_modules;
         what.nfs_root = true;
     }
+    what.late = w->share && !w->image ? lab_share_modules : NULL;
     add(line, "-kernel", w->image ? w->image : kernel.image);
-    if ((root->kind == ROOT_MEMORY || root->kind == ROOT_NFS_INITRD) &&
+    if ((root->kind == ROOT_MEMORY || mounts) &&
         !(initramfs = lab_initramfs_busybox(&what, &err)))
         die("%s", err->message);
     if (initramfs)
@@ -280,8 +319,8 @@ static GPtrArray *make_line(const struct wishes *w)
     bool has_console = w->append && strstr(w->append, "console=");
     struct root root = choose_root(w);
     g_autofree char *words = root_words(&root);
-    g_autofree char *append = g_strconcat(has_console ? "" : "console=ttyAMA0", words, w->append ? " " : "",
-                                          w->append, NULL);
+    g_autofree char *append = g_strconcat(has_console ? "" : "console=ttyAMA0", words, w->share ? " armlet.share=/share" : "",
+                                          w->append ? " " : "", w->append, NULL);
 
     add(line, "-machine", "virt");
     add(line, "-nographic", NULL);
@@ -291,13 +330,21 @@ static GPtrArray *make_line(const struct wishes *w)
     add(line, "-m", w->memory ? w->memory : "1G");
     add_images(line, w, &root);
     add(line, "-append", g_strchug(append));
-    if (root.directory)
+    if (is_disk(&root))
+        add_disk(line, &root);
+    else if (root.path)
         add_export(line, &root);
-    g_free(root.directory);
+    if (w->share)
+        add_share(line, w->share);
+    g_free(root.path);
     if (w->panic_exit)
         add(line, "-action", "panic=exit-failure");
-    if (w->gdb)
-        add(line, "-gdb", w->gdb);
+    if (w->ssh)
+        add_ssh(line, w->ssh);
+    if (w->gdb) {
+        add(line, "-gdb", *w->gdb ? w->gdb : "tcp::1234");
+        add(line, "-S", NULL);
+    }
     for (char **p = w->rest; p && *p; p++)
         add(line, *p, NULL);
     return line;
@@ -332,8 +379,7 @@ static int boot(int argc, char **argv)
 }
 
 const struct command command_boot = {
-    .name = "boot",
-    .summary = "boot a kernel: yours, or Debian's, to a shell with its root in a directory of this host",
-    .usage = usage,
-    .run = boot,
+    .name = "boot", .summary = "boot a kernel: yours, or Debian's, to a shell with its root in a directory of this host",
+    .synopsis = "boot [KERNEL] [options] [-- QEMU OPTIONS]",
+    .text = text, .options = options, .notes = notes, .run = boot,
 };

@@ -52,7 +52,7 @@ static void store(const struct cli_option *o, void *into, const char *value)
 
     if (o->kind == CLI_FLAG) {
         *(bool *)slot = true;
-    } else if (o->kind == CLI_TEXT) {
+    } else if (o->kind != CLI_LIST) {
         *(const char **)slot = value;
     } else {
         GPtrArray **list = slot;
@@ -72,10 +72,10 @@ static int take_option(const struct command *c, char **argv, void *into)
         unknown_option(c, argv[0]);
     if (o->kind == CLI_FLAG && eq)
         cli_fail(c, "--%s takes no value", o->name);
-    if (o->kind != CLI_FLAG && !eq && (!argv[1] || !strcmp(argv[1], "--")))
+    if (o->kind != CLI_FLAG && o->kind != CLI_OPTIONAL && !eq && (!argv[1] || !strcmp(argv[1], "--")))
         cli_fail(c, "--%s needs a value: %s", o->name, o->argument);
-    store(o, into, eq ? eq + 1 : argv[1]);
-    return o->kind == CLI_FLAG || eq ? 1 : 2;
+    store(o, into, eq ? eq + 1 : o->kind == CLI_OPTIONAL ? "" : argv[1]);
+    return o->kind == CLI_FLAG || o->kind == CLI_OPTIONAL || eq ? 1 : 2;
 }
 
 void cli_parse(const struct command *c, char **argv, void *into, char ***rest)
@@ -98,7 +98,9 @@ void cli_parse(const struct command *c, char **argv, void *into, char ***rest)
 
 static void print_option(const struct cli_option *o)
 {
-    g_autofree char *left = g_strdup_printf("--%s%s%s", o->name, o->argument ? " " : "", o->argument ? o->argument : "");
+    g_autofree char *left = g_strdup_printf("--%s%s%s%s", o->name,
+                                             !o->argument ? "" : o->kind == CLI_OPTIONAL ? "[=" : " ",
+                                             o->argument ? o->argument : "", o->kind == CLI_OPTIONAL ? "]" : "");
     int room = strlen(left) < HELP_COLUMN ? HELP_COLUMN : 0;
 
     if (room)

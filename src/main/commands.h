@@ -10,11 +10,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_LIST };
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_OPTIONAL, CLI_LIST };
 
 struct cli_option {
     const char *name;     /* without --; NULL ends a table */
-    enum cli_kind kind;   /* whose slot is a bool, a const char *, a GPtrArray * of char * made when needed */
+    enum cli_kind kind;   /* whose slot is a bool, a const char *, the same ("" without =VALUE), a GPtrArray * of char * made
+                             when needed */
     size_t slot;          /* offset in the command's struct */
     const char *argument; /* how it is called; NULL for a flag */
     const char *help;     /* a line */
