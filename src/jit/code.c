@@ -319,7 +319,8 @@ static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_
     unsigned page_off = (unsigned)(at->pa & (MEM_PAGE_SIZE - 1));
 
     ir_begin_trace(&code->block, &m, page_off);
-    code->block.page = at->hva;
+    /* In lockstep flags are complete behind each block; else only where somebody but an interrupt could see them. */
+    code->block.page = cpu->cluster->lockstep ? NULL : at->hva;
     while (code->block.insns < max && !code->block.ended) {
         int off = (int)page_off + code->block.next;
         uint32_t word = 0;
