@@ -34,6 +34,8 @@ struct control_ops {
     char *(*gdbserver)(void *opaque, const char *where);
     /* Asks the guest to live with that much memory; false: there is no balloon. */
     bool (*balloon)(void *opaque, uint64_t bytes);
+    /* What the balloon leaves it, in bytes; 0: there is none. */
+    uint64_t (*balloon_now)(void *opaque);
     const char *name;         /* -name, or NULL */
     const char *version;      /* X.Y.Z, ours */
     const char *qemu_version; /* X.Y.Z, whose interface we follow */

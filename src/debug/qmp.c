@@ -259,6 +259,30 @@ static json_t *cmd_dump(struct qmp *q, json_t *args)
     return r ? fail("GenericError", "%s: %s", where + 5, g_strerror(-r)) : done(NULL);
 }
 
+static json_t *no_balloon(void)
+{
+    return fail("DeviceNotActive", "No balloon device has been activated");
+}
+
+static json_t *cmd_balloon(struct qmp *q, json_t *args)
+{
+    const struct control_ops *ops = control_ops(q->control);
+    json_t *value = json_object_get(args, "value");
+
+    if (!json_is_integer(value) || json_integer_value(value) <= 0)
+        return fail("GenericError", "Parameter 'value' expects a size");
+    return ops->balloon && ops->balloon(ops->opaque, (uint64_t)json_integer_value(value)) ? done(NULL) : no_balloon();
+}
+
+static json_t *cmd_query_balloon(struct qmp *q, json_t *args)
+{
+    const struct control_ops *ops = control_ops(q->control);
+    uint64_t now = ops->balloon_now ? ops->balloon_now(ops->opaque) : 0;
+
+    (void)args;
+    return now ? done(json_pack("{sI}", "actual", (json_int_t)now)) : no_balloon();
+}
+
 static json_t *cmd_commands(struct qmp *q, json_t *args);
 
 static const struct {
@@ -270,6 +294,7 @@ static const struct {
     { "query-kvm", cmd_kvm }, { "stop", cmd_stop }, { "cont", cmd_cont }, { "system_powerdown", cmd_powerdown },
     { "system_reset", cmd_reset }, { "quit", cmd_quit }, { "human-monitor-command", cmd_human },
     { "memsave", cmd_memsave }, { "pmemsave", cmd_pmemsave }, { "dump-guest-memory", cmd_dump },
+    { "balloon", cmd_balloon }, { "query-balloon", cmd_query_balloon },
 };
 
 static json_t *cmd_commands(struct qmp *q, json_t *args)

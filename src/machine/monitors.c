@@ -119,13 +119,23 @@ static void info_pci(struct monitors *m, GString *out)
     }
 }
 
+static uint64_t balloon_now(void *opaque)
+{
+    struct monitors *m = opaque;
+    uint64_t bytes = 0;
+
+    if (!m->board->balloon)
+        return 0;
+    g_mutex_lock(&m->board->lock);
+    bytes = virtio_balloon_get(m->board->balloon);
+    g_mutex_unlock(&m->board->lock);
+    return bytes;
+}
+
 static void info_balloon(struct monitors *m, GString *out)
 {
-    if (!m->board->balloon)
-        return;
-    g_mutex_lock(&m->board->lock);
-    g_string_append_printf(out, "balloon: actual=%" PRIu64 "\n", virtio_balloon_get(m->board->balloon) >> 20);
-    g_mutex_unlock(&m->board->lock);
+    if (m->board->balloon)
+        g_string_append_printf(out, "balloon: actual=%" PRIu64 "\n", balloon_now(m) >> 20);
 }
 
 static bool balloon(void *opaque, uint64_t bytes)
@@ -296,7 +306,7 @@ struct monitors *monitors_new(const struct config *config, struct board *board, 
     m->board = board;
     m->chardevs = chardevs;
     m->ops = (struct control_ops){
-        .quit = quit, .reset = reset, .powerdown = powerdown, .info = info, .balloon = balloon, .gdbserver = gdbserver,
+        .quit = quit, .reset = reset, .powerdown = powerdown, .info = info, .balloon = balloon, .balloon_now = balloon_now, .gdbserver = gdbserver,
         .name = config->name, .version = ARMLET_VERSION, .qemu_version = QEMU_SPELLING_VERSION, .opaque = m,
     };
     m->machine = *ops;

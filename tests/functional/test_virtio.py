@@ -7,6 +7,7 @@ import time
 
 import pytest
 from guest import BUILD, Guest, board, run
+from test_clients import Qmp
 
 
 def with_modules(*modules, **kwargs):
@@ -37,8 +38,9 @@ def resident(g):
 
 
 @pytest.mark.parametrize("bus", ["pci", "device"])
-def test_balloon(bus):
-    with Guest(with_modules("virtio_balloon", memory="512M") + ["-device", f"virtio-balloon-{bus},id=b0"]) as g:
+def test_balloon(tmp_path, bus):
+    args = with_modules("virtio_balloon", memory="512M") + ["-device", f"virtio-balloon-{bus},id=b0"]
+    with Guest(args + ["-qmp", f"unix:{tmp_path}/qmp,server=on,wait=off"]) as g:
         g.shell()
         g.cmd("dd if=/dev/zero of=/tmp/fill bs=1M count=300 2>/dev/null; rm /tmp/fill")
         full = resident(g)
@@ -49,7 +51,9 @@ def test_balloon(bus):
             assert time.monotonic() < deadline, text
         assert resident(g) < full - 200
         assert int(g.cmd("awk '/MemTotal/{print $2}' /proc/meminfo")) < 200 << 10
-        monitor(g, "balloon 512")
+        client = Qmp(socket.AF_UNIX, f"{tmp_path}/qmp")
+        assert client.cmd("query-balloon")["return"]["actual"] == 192 << 20
+        assert client.cmd("balloon", value=512 << 20)["return"] == {}
         while "actual=512" not in (text := monitor(g, "info balloon")):
             assert time.monotonic() < deadline, text
         assert g.cmd("dd if=/dev/urandom of=/tmp/fill bs=1M count=200 2>/dev/null; md5sum < /tmp/fill | wc -c") == "36"

@@ -3,6 +3,7 @@ import glob
 import os
 import re
 import shutil
+import signal
 import subprocess
 
 import debian
@@ -55,8 +56,14 @@ def vng():
 
 
 def script(vng, command, stdin=""):
-    return subprocess.run([*vng[0], "--", command], env=vng[1], input=stdin, timeout=180, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen([*vng[0], "--", command], env=vng[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, start_new_session=True) as p:
+        try:
+            p.stdout_text, p.stderr_text = p.communicate(stdin, timeout=240)
+        except subprocess.TimeoutExpired:
+            os.killpg(p.pid, signal.SIGKILL)  # vng alone would leave its machine behind
+            raise
+    return p
 
 
 def test_version_line():
@@ -70,9 +77,9 @@ def test_version_line():
 
 def test_script_mode(vng):
     done = script(vng, "uname -a; cat; mount | grep -w 9p | head -1; echo complaint >&2; exit 7", "through a pipe\n")
-    assert "aarch64 GNU/Linux\nthrough a pipe\n" in done.stdout, done.stderr
-    assert re.search(r"on / type 9p \(ro,", done.stdout)
-    assert "complaint" in done.stderr
+    assert "aarch64 GNU/Linux\nthrough a pipe\n" in done.stdout_text, done.stderr_text
+    assert re.search(r"on / type 9p \(ro,", done.stdout_text)
+    assert "complaint" in done.stderr_text
     assert done.returncode == 7
 
 
