@@ -69,6 +69,44 @@ static inline void tsan_writer_unlock(GRWLock *l)
     g_rw_lock_writer_unlock(l);
 }
 
+/* A pool's queue too: what is pushed was written before it is worked on, and that before the pool has ended. */
+struct tsan_pool {
+    GFunc func;
+    gpointer data;
+};
+
+static inline void tsan_pool_call(gpointer item, gpointer opaque)
+{
+    struct tsan_pool *p = opaque;
+
+    __tsan_acquire(item);
+    p->func(item, p->data);
+    __tsan_release((void *)g_thread_pool_free); /* an address that is the same everywhere */
+}
+
+static inline GThreadPool *tsan_pool_new(GFunc func, gpointer data, gint max, gboolean exclusive, GError **error)
+{
+    struct tsan_pool *p = g_new(struct tsan_pool, 1); /* stays: the last call may end after g_thread_pool_free() */
+
+    *p = (struct tsan_pool){func, data};
+    return g_thread_pool_new(tsan_pool_call, p, max, exclusive, error);
+}
+
+static inline gboolean tsan_pool_push(GThreadPool *pool, gpointer item, GError **error)
+{
+    __tsan_release(item);
+    return g_thread_pool_push(pool, item, error);
+}
+
+static inline void tsan_pool_free(GThreadPool *pool, gboolean at_once, gboolean wait)
+{
+    g_thread_pool_free(pool, at_once, wait);
+    __tsan_acquire((void *)g_thread_pool_free);
+}
+
+#define g_thread_pool_new tsan_pool_new
+#define g_thread_pool_push tsan_pool_push
+#define g_thread_pool_free tsan_pool_free
 #define g_mutex_lock tsan_mutex_lock
 #define g_mutex_trylock tsan_mutex_trylock
 #define g_mutex_unlock tsan_mutex_unlock
