@@ -873,23 +873,79 @@ static void test_mapped_file(void **state)
     assert_int_equal(unlink_(0, ".virtfs_metadata", AT_REMOVEDIR), -ENOENT);
 }
 
+/* The status. */
+static int lock_(uint32_t fid, unsigned type, uint64_t start, uint64_t len, uint32_t proc)
+{
+    int r;
+
+    begin();
+    u(fid, 4);
+    u(type, 1);
+    u(0, 4);
+    u(start, 8);
+    u(len, 8);
+    u(proc, 4);
+    text("guest");
+    r = send(LOCK);
+    return r < 0 ? r : (int)get(0, 1);
+}
+
+static int host_lock(int fd, short type, off_t start, off_t len)
+{
+    struct flock fl = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+
+    return fcntl(fd, F_OFD_SETLK, &fl);
+}
+
+enum { RD = 0, WR = 1, UN = 2 };
+
 static void test_lock(void **state)
 {
+    int fd;
+
     (void)state;
     start(P9_NONE, false);
     host_file("f", "");
+    fd = open(host("f"), O_RDWR | O_CLOEXEC);
     assert_int_equal(walk(0, 1, "f"), 0);
+    assert_int_equal(lock_(1, WR, 0, 0, 10), -EBADF);
     assert_int_equal(lopen(1, O_RDWR), 0);
+    assert_int_equal(walk(0, 2, "f"), 0);
+    assert_int_equal(lopen(2, O_RDONLY), 0);
+    assert_int_equal(lock_(1, 3, 0, 0, 10), -EINVAL);
+    assert_int_equal(lock_(1, WR, UINT64_MAX, 1, 10), -EINVAL);
+    assert_int_equal(lock_(1, WR, 10, 10, 10), 0);
+    assert_int_equal(lock_(2, WR, 12, 100, 10), 0); /* the same process by another opening */
+    assert_int_equal(host_lock(fd, F_RDLCK, 15, 1), -1);
+    assert_int_equal(host_lock(fd, F_RDLCK, 0, 10), 0);
+    assert_int_equal(lock_(1, WR, 0, 5, 10), 1); /* the host has it */
     begin();
     u(1, 4);
-    u(1, 1);
-    u(0, 4);
+    u(WR, 1);
     u(0, 8);
-    u(0, 8);
+    u(5, 8);
     u(10, 4);
     text("guest");
-    assert_int_equal(send(LOCK), 0);
-    assert_int_equal(get(0, 1), 0);
+    assert_int_equal(send(54), 0);
+    assert_int_equal(get(0, 1), RD);
+    assert_int_equal(get(9, 8), 10);
+    assert_int_equal(host_lock(fd, F_UNLCK, 0, 10), 0);
+    assert_int_equal(lock_(1, RD, 0, 5, 10), 0);
+    assert_int_equal(lock_(2, RD, 0, 5, 11), 0);
+    assert_int_equal(lock_(1, UN, 0, 5, 10), 0); /* the other process has it still */
+    assert_int_equal(host_lock(fd, F_WRLCK, 0, 5), -1);
+    assert_int_equal(lock_(2, UN, 0, 0, 11), 0);
+    assert_int_equal(host_lock(fd, F_WRLCK, 0, 5), 0);
+    assert_int_equal(lock_(1, UN, 14, 2, 10), 0); /* a hole */
+    assert_int_equal(host_lock(fd, F_WRLCK, 14, 2), 0);
+    assert_int_equal(host_lock(fd, F_WRLCK, 13, 1), -1);
+    assert_int_equal(host_lock(fd, F_WRLCK, 16, 1), -1);
+    assert_int_equal(one(CLUNK, 2), 0);
+    assert_int_equal(host_lock(fd, F_WRLCK, 16, 1), 0);
+    assert_int_equal(host_lock(fd, F_WRLCK, 10, 2), -1); /* what the first opening has */
+    assert_int_equal(version(0x10000, "9P2000.L"), 0);
+    assert_int_equal(host_lock(fd, F_WRLCK, 0, 0), 0);
+    close(fd);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)

@@ -1,9 +1,8 @@
 /*
  * 9P2000.L, the server's side: one function a message, and the table of them.
  *
- * Data of reads and writes go between the host's file and the driver's buffers without a copy.  Locks are
- * granted always: a session is one kernel, which arbitrates between its own processes, and the host sees none
- * of them.  Left out: 9P2000 and 9P2000.u (the driver is told "unknown"), authentication.
+ * Data of reads and writes go between the host's file and the driver's buffers without a copy.  Left out: 9P2000
+ * and 9P2000.u (the driver is told "unknown"), authentication.
  *
  * Nothing in a message is believed: lengths are checked by the reader (9p_msg.h), names by p9_get_name(), fids by
  * the table.
@@ -22,6 +21,7 @@
 
 #include "base/trace.h"
 #include "virtio/9p_fid.h"
+#include "virtio/9p_lock.h"
 #include "virtio/9p_msg.h"
 #include "virtio/iov.h"
 
@@ -31,6 +31,7 @@ enum { NO_FID = -1, MAX_PIECES = 1024, FS_MAGIC = 0x01021997 };
 struct p9_session {
     struct p9_fs *fs;
     struct p9_fids fids;
+    struct p9_locks *locks;
     int msize;
 };
 
@@ -52,6 +53,7 @@ struct p9_session *p9_session_new(struct p9_fs *fs)
     s->fs = fs;
     s->msize = MSIZE_MIN;
     p9_fids_init(&s->fids, fs);
+    s->locks = p9_locks_new();
     return s;
 }
 
@@ -60,11 +62,13 @@ void p9_session_free(struct p9_session *s)
     if (!s)
         return;
     p9_fids_destroy(&s->fids);
+    p9_locks_free(s->locks);
     g_free(s);
 }
 
 void p9_session_reset(struct p9_session *s)
 {
+    p9_locks_clear(s->locks);
     p9_fids_clear(&s->fids);
 }
 
@@ -854,6 +858,7 @@ static int do_clunk(struct call *c)
     if (fid->kind == P9_FID_XATTR_WRITE)
         r = commit_xattr(fid);
     g_mutex_unlock(&fid->lock);
+    p9_locks_drop(c->s->locks, fid);
     p9_fid_unref(fid);
     return r;
 }
@@ -870,8 +875,10 @@ static int do_remove(struct call *c)
         return r;
     r = p9_remove_node(use.node);
     fid = p9_fids_take(&c->s->fids, number);
-    if (fid)
+    if (fid) {
+        p9_locks_drop(c->s->locks, fid);
         p9_fid_unref(fid);
+    }
     p9_use_end(&use);
     return r;
 }
@@ -956,48 +963,57 @@ static int do_xattrcreate(struct call *c)
 
 /* --- locks -------------------------------------------------------------------------------------------- */
 
-enum { LOCK_GRANTED = 0, LOCK_NONE = 2 };
+/* start[8] length[8] process[4] client[s]; the client's name is one of one */
+static int get_lock_tail(struct p9_reader *in, struct p9_lock *lock, struct p9_name *client)
+{
+    lock->start = p9_get(in, 8);
+    lock->len = p9_get(in, 8);
+    lock->proc = p9_get32(in);
+    return p9_get_text(in, client->text, P9_NAME_MAX);
+}
 
 static int do_lock(struct call *c)
 {
     uint32_t fid = p9_get32(&c->in);
-    struct p9_use use;
-    int r;
-
-    p9_get(&c->in, 1 + 4);
-    c->in.bad = c->in.bad || (size_t)(c->in.end - c->in.p) < 8 + 8 + 4 + 2;
-    r = c->in.bad ? -EINVAL : p9_use(&c->s->fids, fid, &use);
-    if (r < 0)
-        return r;
-    if (use.fd < 0)
-        r = -EBADF;
-    p9_use_end(&use);
-    p9_put(&c->out, LOCK_GRANTED, 1);
-    return r;
-}
-
-static int do_getlock(struct call *c)
-{
-    uint32_t fid = p9_get32(&c->in), pid;
-    uint64_t start, len;
+    struct p9_lock lock = {.type = (uint8_t)p9_get(&c->in, 1)};
     struct p9_name client;
     struct p9_use use;
     int r;
 
-    p9_get(&c->in, 1);
-    start = p9_get(&c->in, 8);
-    len = p9_get(&c->in, 8);
-    pid = p9_get32(&c->in);
-    r = p9_get_text(&c->in, client.text, P9_NAME_MAX);
+    p9_get(&c->in, 4); /* may it wait: it asks again */
+    r = get_lock_tail(&c->in, &lock, &client);
     if (r == 0)
         r = p9_use(&c->s->fids, fid, &use);
     if (r < 0)
         return r;
+    r = use.fd < 0 ? -EBADF : p9_locks_set(c->s->locks, use.node, use.fid, &lock);
     p9_use_end(&use);
-    p9_put(&c->out, LOCK_NONE, 1);
-    p9_put(&c->out, start, 8);
-    p9_put(&c->out, len, 8);
-    p9_put(&c->out, pid, 4);
+    if (r < 0)
+        return r;
+    p9_put(&c->out, (uint64_t)r, 1);
+    return 0;
+}
+
+static int do_getlock(struct call *c)
+{
+    uint32_t fid = p9_get32(&c->in);
+    struct p9_lock lock = {.type = (uint8_t)p9_get(&c->in, 1)};
+    struct p9_name client;
+    struct p9_use use;
+    int r = get_lock_tail(&c->in, &lock, &client);
+
+    if (r == 0)
+        r = p9_use(&c->s->fids, fid, &use);
+    if (r < 0)
+        return r;
+    r = use.fd < 0 ? -EBADF : p9_locks_get(c->s->locks, use.node, &lock);
+    p9_use_end(&use);
+    if (r < 0)
+        return r;
+    p9_put(&c->out, lock.type, 1);
+    p9_put(&c->out, lock.start, 8);
+    p9_put(&c->out, lock.len, 8);
+    p9_put(&c->out, lock.proc, 4);
     p9_put_bytes(&c->out, client.text, strlen(client.text));
     return 0;
 }
