@@ -109,6 +109,11 @@ void kernel_print_frames(struct kernel *k, const struct kernel_frame *frames, un
 void kernel_print_backtrace(struct kernel *k, int pid, GString *out);
 /* What: an address (hexadecimal with or without 0x) or a name. */
 void kernel_print_symbol(struct kernel *k, const char *what, GString *out);
+/*
+ * While a vCPU prints its oops or panic: where it happened, in which task, the registers, the call trace.  false: no vCPU
+ * is doing that.
+ */
+bool kernel_print_report(struct kernel *k, GString *out);
 void kernel_print_where(struct kernel *k, GString *out);
 
 #endif

@@ -32,6 +32,7 @@ struct diagnose {
     struct chardev *back;
     const struct config *config;
     struct cluster *cluster;
+    struct kernel *kernel;
     void (*on_panic)(void *opaque);
     void *opaque;
     guint tick, sampling, panic_timer;
@@ -42,6 +43,10 @@ struct diagnose {
     GMutex lock;
     gint64 last_output; /* monotonic microseconds: output, or the start */
     bool printed;       /* anything since the start */
+    bool held;          /* the guest waits with its output until its stack has been read */
+    char crash_line[LINE]; /* what began it */
+    char *report;       /* of an oops or panic, to be told when the kernel has told its own; NULL: none */
+    guint report_timer;
     bool panicked, panic_done;
     char line[LINE];
     size_t used;
@@ -93,11 +98,80 @@ static gboolean panic_begins(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
+/* --- reports of oopses (-panic-report) ------------------------------------------------------------------------- */
+
+static gboolean tell_report(gpointer opaque)
+{
+    struct diagnose *d = opaque;
+
+    g_mutex_lock(&d->lock);
+    g_autofree char *text = g_steal_pointer(&d->report);
+    g_mutex_unlock(&d->lock);
+    if (d->report_timer)
+        g_source_remove(d->report_timer);
+    d->report_timer = 0;
+    if (text)
+        warn("%s", text);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean report_is_old(gpointer opaque)
+{
+    struct diagnose *d = opaque;
+    d->report_timer = 0;
+    return tell_report(d);
+}
+
+/* The vCPU that dies spins at a UART that takes nothing: it is where it was when it printed the first line. */
+static gboolean take_report(gpointer opaque)
+{
+    struct diagnose *d = opaque;
+    GString *text = g_string_new(NULL);
+
+    cluster_pause(d->cluster);
+    g_string_append_printf(text, "report: %s\n", d->crash_line);
+    bool known = kernel_print_report(d->kernel, text);
+    cluster_resume(d->cluster);
+    g_strchomp(text->str);
+    g_mutex_lock(&d->lock);
+    if (known && !d->report)
+        d->report = g_string_free(text, FALSE);
+    else
+        g_string_free(text, TRUE);
+    d->held = false;
+    g_mutex_unlock(&d->lock);
+    if (known && !d->report_timer)
+        d->report_timer = g_timeout_add(PANIC_GRACE_MS, report_is_old, d);
+    chardev_writable(&d->tap);
+    return G_SOURCE_REMOVE;
+}
+
+static void look_for_crash_locked(struct diagnose *d)
+{
+    static const char *const marks[] = { "Internal error: ", "Kernel panic - not syncing" };
+
+    if (!d->config->panic_report || !d->kernel)
+        return;
+    if (d->report && (strstr(d->line, "---[ end trace") || strstr(d->line, "---[ end Kernel panic")))
+        g_idle_add(tell_report, d);
+    for (unsigned i = 0; i < G_N_ELEMENTS(marks); i++) {
+        const char *found = strstr(d->line, marks[i]);
+        if (!found || d->held || d->report || strstr(d->line, "---["))
+            continue;
+        g_strlcpy(d->crash_line, found, LINE);
+        g_strchomp(d->crash_line);
+        d->held = true;
+        g_idle_add(take_report, d);
+    }
+}
+
 static void look_at_line_locked(struct diagnose *d)
 {
     static const char mark[] = "Kernel panic - not syncing";
     d->line[d->used] = '\0';
     const char *found = strstr(d->line, mark);
+
+    look_for_crash_locked(d);
 
     if (!found)
         return;
@@ -132,6 +206,16 @@ static void note_output(struct diagnose *d, const uint8_t *buf, size_t n)
 static ssize_t tap_write(struct chardev *chr, const uint8_t *buf, size_t len)
 {
     struct diagnose *d = (struct diagnose *)chr;
+
+    g_mutex_lock(&d->lock);
+    bool held = d->held;
+    g_mutex_unlock(&d->lock);
+    if (held)
+        return 0;
+    if (d->config->panic_report) { /* a line at a time, so that what follows one can be held back */
+        const uint8_t *end = memchr(buf, '\n', len);
+        len = end ? (size_t)(end - buf) + 1 : len;
+    }
     size_t n = chardev_write(d->back, buf, len);
 
     note_output(d, buf, n);
@@ -349,17 +433,30 @@ static bool prints_elsewhere(const struct config *c)
     return has_virtconsole(c) && c->append && strstr(c->append, "console=hvc") && !strstr(c->append, "console=ttyAMA");
 }
 
+/* "0xffff... (function+0x10/0x40)" where a name is known. */
+static char *address_text(const struct diagnose *d, uint64_t va)
+{
+    cluster_pause(d->cluster);
+    g_autofree char *name = d->kernel ? kernel_describe_address(d->kernel, va) : NULL;
+    char *text = name ? g_strdup_printf("0x%" PRIx64 " (%s)", va, name) : g_strdup_printf("0x%" PRIx64, va);
+    cluster_resume(d->cluster);
+    return text;
+}
+
 static char *stuck_text(const struct diagnose *d)
 {
     for (unsigned i = 0; i < d->cluster->n; i++) {
         const struct sample *s = &d->samples[SAMPLES - 1][i];
         if (exception_loop(d, i)) {
             g_autofree char *why = syndrome_text(s);
+            g_autofree char *pc = address_text(d, s->pc), *elr = address_text(d, s->elr);
             return g_strdup_printf("vCPU %u takes exceptions without end at its own vectors (VBAR_EL1 0x%" PRIx64
-                                   ", pc 0x%" PRIx64 ", ELR_EL1 0x%" PRIx64 "): %s", i, s->vbar, s->pc, s->elr, why);
+                                   ", pc %s, ELR_EL1 %s): %s", i, s->vbar, pc, elr, why);
         }
-        if (masked_loop(d, i))
-            return g_strdup_printf("vCPU %u loops at pc 0x%" PRIx64 " with interrupts masked", i, s->pc);
+        if (masked_loop(d, i)) {
+            g_autofree char *pc = address_text(d, s->pc);
+            return g_strdup_printf("vCPU %u loops at pc %s with interrupts masked", i, pc);
+        }
     }
     return NULL;
 }
@@ -371,13 +468,14 @@ static char *busy_text(const struct diagnose *d)
     for (unsigned i = 0; i < d->cluster->n; i++) {
         const struct sample *s = &d->samples[SAMPLES - 1][i];
         wakes |= s->timer;
-        if (ran(d, i))
-            return g_strdup_printf("vCPU %u is busy at pc 0x%" PRIx64 " (EL%u, MMU %s)", i, s->pc, s->el,
-                                   s->mmu ? "on" : "off");
+        if (ran(d, i)) {
+            g_autofree char *pc = address_text(d, s->pc);
+            return g_strdup_printf("vCPU %u is busy at pc %s (EL%u, MMU %s)", i, pc, s->el, s->mmu ? "on" : "off");
+        }
     }
-    return g_strdup_printf(wakes ? "the guest is idle (vCPU 0 at pc 0x%" PRIx64 ")"
-                                 : "every vCPU waits for an interrupt, and none is set to come (vCPU 0 at pc 0x%"
-                                   PRIx64 ")", d->samples[SAMPLES - 1][0].pc);
+    g_autofree char *pc = address_text(d, d->samples[SAMPLES - 1][0].pc);
+    return g_strdup_printf(wakes ? "the guest is idle (vCPU 0 at pc %s)"
+                                 : "every vCPU waits for an interrupt, and none is set to come (vCPU 0 at pc %s)", pc);
 }
 
 static void conclude(struct diagnose *d, bool printed)
@@ -481,13 +579,14 @@ struct chardev *diagnose_console(struct diagnose *d)
     return &d->tap;
 }
 
-void diagnose_start(struct diagnose *d, struct cluster *cluster)
+void diagnose_start(struct diagnose *d, struct cluster *cluster, struct kernel *kernel)
 {
     diagnose_stop(d);
     d->cluster = cluster;
+    d->kernel = kernel;
     g_mutex_lock(&d->lock);
     d->last_output = g_get_monotonic_time();
-    d->printed = d->panicked = d->panic_done = false;
+    d->printed = d->panicked = d->panic_done = d->held = false;
     d->used = 0;
     g_mutex_unlock(&d->lock);
     d->explained = false;
@@ -506,7 +605,7 @@ bool diagnose_panicked(struct diagnose *d)
 
 void diagnose_stop(struct diagnose *d)
 {
-    guint *sources[] = { &d->tick, &d->sampling, &d->panic_timer };
+    guint *sources[] = { &d->tick, &d->sampling, &d->panic_timer, &d->report_timer };
     for (unsigned i = 0; i < G_N_ELEMENTS(sources); i++) {
         if (*sources[i])
             g_source_remove(*sources[i]);
@@ -514,6 +613,7 @@ void diagnose_stop(struct diagnose *d)
     }
     while (g_idle_remove_by_data(d))
         continue;
+    tell_report(d); /* what is known is not lost at the end */
 }
 
 void diagnose_free(struct diagnose *d)

@@ -14,6 +14,7 @@
 
 #include "base/chardev.h"
 #include "cpu/cpu.h"
+#include "kernel/kernel.h"
 #include "machine/boot.h"
 #include "machine/config.h"
 
@@ -24,8 +25,8 @@ struct diagnose *diagnose_new(const struct config *config, struct chardev *conso
                               void (*panicked)(void *opaque), void *opaque);
 /* The device for the UART. */
 struct chardev *diagnose_console(struct diagnose *d);
-/* The guest starts, or starts anew. */
-void diagnose_start(struct diagnose *d, struct cluster *cluster);
+/* The guest starts, or starts anew.  kernel, which outlives the next diagnose_stop(), gives names to addresses. */
+void diagnose_start(struct diagnose *d, struct cluster *cluster, struct kernel *kernel);
 /* Has the kernel panicked since the start?  Says so on stderr when that has not been said yet. */
 bool diagnose_panicked(struct diagnose *d);
 /* Before the cluster is freed; the tap lives on. */

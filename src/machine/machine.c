@@ -126,7 +126,7 @@ static void reset(struct machine *m)
         return;
     }
     cluster_reset(m->board.cluster, pc, 0);
-    diagnose_start(m->diagnose, m->board.cluster);
+    diagnose_start(m->diagnose, m->board.cluster, control_kernel(m->control));
     cluster_resume(m->board.cluster);
 }
 
@@ -346,7 +346,7 @@ int machine_run(struct machine *m)
         g_error_free(err);
         return 1;
     }
-    diagnose_start(m->diagnose, m->board.cluster);
+    diagnose_start(m->diagnose, m->board.cluster, control_kernel(m->control));
     cluster_start(m->board.cluster, pc, 0, m->config->paused);
     control_started(m->control, m->config->paused);
     if (m->config->paused)
