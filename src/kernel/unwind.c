@@ -42,9 +42,9 @@ unsigned kernel_unwind(struct kernel *k, uint64_t pc, uint64_t fp, struct kernel
                 break;
             record[0] = fp;
         }
-        if (!(strip(record[1]) >> 63))
-            break;
         fp = record[0];
+        if (!(strip(record[1]) >> 63) && !(fp >> 63)) /* a wild jump has its caller's record still */
+            break;
         if (fp && fp <= before && ++jumps > JUMPS_MAX)
             break;
         frames[n++] = (struct kernel_frame){ strip(record[1]), before };
