@@ -9,6 +9,7 @@
 #include "base/trace.h"
 
 #include <errno.h>
+#include <fnmatch.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -137,6 +138,32 @@ char *trace_enable(const char *list)
     __atomic_store_n(&trace_enabled, bits | ALWAYS_RECORDED, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&lock);
     return NULL;
+}
+
+unsigned trace_set(const char *pattern, bool on)
+{
+    unsigned n = 0;
+
+    pthread_mutex_lock(&lock);
+    for (unsigned i = 0; i < TRACE_CATEGORIES; i++) {
+        uint32_t bit = UINT32_C(1) << i;
+        if (!strcmp(pattern, "all") ? i == TRACE_NOCHAIN : fnmatch(pattern, categories[i].name, 0))
+            continue;
+        shown = on ? shown | bit : shown & ~bit;
+        n++;
+    }
+    __atomic_store_n(&trace_enabled, shown | ALWAYS_RECORDED, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&lock);
+    return n;
+}
+
+char *trace_states(void)
+{
+    GString *s = g_string_new(NULL);
+
+    for (unsigned i = 0; i < TRACE_CATEGORIES; i++)
+        g_string_append_printf(s, "%s : state %u  (%s)\n", categories[i].name, shown >> i & 1, categories[i].help);
+    return g_string_free(s, FALSE);
 }
 
 char *trace_list(void)

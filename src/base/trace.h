@@ -52,6 +52,15 @@ COLD PRINTF_LIKE(3, 4) void trace_write(enum trace_category cat, struct trace_si
  */
 MUST_USE char *trace_enable(const char *list);
 
+/*
+ * Shows or hides the categories whose name matches the pattern (* and ? as the shell has them; "all"), and leaves the
+ * others.  Returns how many match.
+ */
+unsigned trace_set(const char *pattern, bool on);
+
+/* "NAME : state 0|1" for each category, with its help; to be freed with g_free(). */
+char *trace_states(void);
+
 /* The categories shown now, as trace_enable() takes them ("none" when there are none); to be freed with g_free(). */
 char *trace_list(void);
 

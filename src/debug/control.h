@@ -30,6 +30,8 @@ struct control_ops {
     void (*powerdown)(void *opaque);
     /* `info WHAT' for what only the machine knows (qtree, roms, block, network, chardev ...); false: nothing known. */
     bool (*info)(void *opaque, const char *what, GString *out);
+    /* hostfwd_add and hostfwd_remove; netdev NULL: the first.  What there is to say is appended. */
+    void (*hostfwd)(void *opaque, bool add, const char *netdev, const char *rule, GString *out);
     /* Serves gdb there from now on (as -gdb) in place of where it did; a line about it, to be freed. */
     char *(*gdbserver)(void *opaque, const char *where);
     /* Asks the guest to live with that much memory; false: there is no balloon. */

@@ -312,6 +312,39 @@ static void run_log(struct hmp *h, const char *args)
         hmp_print(h, "log: %s: no such item\n", unknown);
 }
 
+static void run_trace_event(struct hmp *h, const char *args)
+{
+    g_autofree char *name = hmp_word(&args), *state = hmp_word(&args);
+
+    if (!name || !state || (strcmp(state, "on") && strcmp(state, "off")))
+        hmp_print(h, "trace-event: a name or pattern and on or off are expected (info trace-events lists them)\n");
+    else if (!trace_set(name, !strcmp(state, "on")))
+        hmp_print(h, "trace-event: unknown event: %s\n", name);
+}
+
+static void change_hostfwd(struct hmp *h, const char *args, bool add)
+{
+    const struct control_ops *ops = control_ops(h->control);
+    g_autofree char *first = hmp_word(&args), *second = hmp_word(&args);
+
+    if (!first)
+        hmp_print(h, "a rule is expected: [id] [tcp|udp]:[hostaddr]:hostport%s\n", add ? "-[guestaddr]:guestport" : "");
+    else if (!ops->hostfwd)
+        hmp_print(h, "there is no network\n");
+    else
+        ops->hostfwd(ops->opaque, add, second ? first : NULL, second ? second : first, h->out);
+}
+
+static void run_hostfwd_add(struct hmp *h, const char *args)
+{
+    change_hostfwd(h, args, true);
+}
+
+static void run_hostfwd_remove(struct hmp *h, const char *args)
+{
+    change_hostfwd(h, args, false);
+}
+
 static void run_logfile(struct hmp *h, const char *args)
 {
     g_autofree char *path = hmp_word(&args);
@@ -339,6 +372,10 @@ static const struct hmp_command machine_commands[] = {
     { "balloon", "MiB", "the memory that the guest shall live with", run_balloon, false },
     { "gdbserver", "[device]", "wait for gdb there (default tcp::1234); none: no more", run_gdbserver, false },
     { "log", "[item,...]", "what is traced, as -d; without an item: show it", run_log, false },
+    { "trace-event", "name|pattern on|off", "show events of the name, or no longer, beside the others", run_trace_event, false },
+    { "hostfwd_add", "[netdev] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport",
+      "forward a port of the host to the guest", run_hostfwd_add, false },
+    { "hostfwd_remove", "[netdev] [tcp|udp]:[hostaddr]:hostport", "no longer forward it", run_hostfwd_remove, false },
     { "logfile", "[file]", "where traces go; without a file: to stderr", run_logfile, false },
     { 0 }
 };

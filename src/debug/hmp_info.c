@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/report.h"
+#include "base/trace.h"
 #include "cpu/cluster.h"
 #include "cpu/mmu.h"
 #include "kernel/kernel.h"
@@ -36,6 +37,14 @@ static void info_version(struct hmp *h, const char *args)
         hmp_print(h, "%s (armlet %s)\n", ops->qemu_version, ops->version);
     else
         hmp_print(h, "armlet %s\n", ops->version);
+}
+
+static void info_trace_events(struct hmp *h, const char *args)
+{
+    g_autofree char *text = trace_states();
+
+    (void)args;
+    hmp_print(h, "%s", text);
 }
 
 static void info_kernel(struct hmp *h, const char *args)
@@ -226,6 +235,7 @@ const struct hmp_command hmp_info_commands[] = {
     { "network", "", "network cards and back ends", NULL, false },
     { "usernet", "", "connections of the user network", NULL, false },
     { "pci", "", "the PCI bus", NULL, false },
+    { "trace-events", "", "what can be traced, and what is", info_trace_events, false },
     { "jit", "", "the translator's counters", NULL, false },
     { "chardev", "", "character devices", NULL, false },
     { "block", "", "disks", NULL, false },

@@ -751,6 +751,11 @@ void devices_free(struct devices *all)
     g_free(all);
 }
 
+struct netdevs *devices_netdevs(struct devices *all)
+{
+    return all->netdevs;
+}
+
 char *devices_commit(struct devices *all)
 {
     return drives_commit(all->drives);

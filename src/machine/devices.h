@@ -20,6 +20,9 @@ struct devices;
 struct devices *devices_new(const struct config *config, struct board *board, struct chardevs *chardevs, GError **err);
 /* After the board. */
 void devices_free(struct devices *all);
+/* The networks of the machine; owned by all. */
+struct netdevs;
+struct netdevs *devices_netdevs(struct devices *all);
 /* C-a s: writes snapshots back; returns a line about it, to be freed. */
 char *devices_commit(struct devices *all);
 

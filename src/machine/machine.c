@@ -258,7 +258,7 @@ static bool build(struct machine *m, GError **err)
     m->devices = devices_new(m->config, &m->board, m->chardevs, err);
     if (!m->devices)
         return false;
-    m->monitors = monitors_new(m->config, &m->board, m->chardevs, &verbs, err);
+    m->monitors = monitors_new(m->config, &m->board, m->chardevs, devices_netdevs(m->devices), &verbs, err);
     if (!m->monitors)
         return false;
     m->control = monitors_control(m->monitors);

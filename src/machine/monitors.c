@@ -9,6 +9,7 @@
 #include "debug/gdbstub.h"
 #include "debug/hmp.h"
 #include "debug/monitor.h"
+#include "jit/jit.h"
 #include "machine/version.h"
 #include "virtio/balloon.h"
 
@@ -16,6 +17,7 @@ struct monitors {
     const struct config *config;
     struct board *board;
     struct chardevs *chardevs;
+    struct netdevs *netdevs;
     struct monitors_ops machine;
     struct control_ops ops;
     struct control *control;
@@ -150,6 +152,39 @@ static bool balloon(void *opaque, uint64_t bytes)
     return true;
 }
 
+static void info_usernet(struct monitors *m, GString *out)
+{
+    for (unsigned i = 0; i < netdevs_count(m->netdevs); i++) {
+        g_autofree char *text = user_net_info(netdevs_get(m->netdevs, i));
+        g_string_append(out, text);
+    }
+}
+
+static void info_jit(struct monitors *m, GString *out)
+{
+    if (m->config->engine != &jit_engine)
+        return;
+    cluster_pause(m->board->cluster);
+    for (unsigned i = 0; i < m->board->cluster->n; i++)
+        jit_describe(m->board->cluster->cpu[i], out);
+    cluster_resume(m->board->cluster);
+}
+
+static void hostfwd(void *opaque, bool add, const char *netdev, const char *rule, GString *out)
+{
+    struct user_net *net = netdevs_find(((struct monitors *)opaque)->netdevs, netdev);
+    GError *err = NULL;
+
+    if (!net)
+        g_string_append_printf(out, "there is no user network%s%s\n", netdev ? " of the id " : "", netdev ? netdev : "");
+    else if (!(add ? user_net_add_hostfwd : user_net_remove_hostfwd)(net, rule, &err))
+        g_string_append_printf(out, "%s\n", err->message);
+    else if (!add)
+        g_string_append_printf(out, "host forwarding rule for %s removed\n", rule);
+    if (err)
+        g_error_free(err);
+}
+
 static bool info(void *opaque, const char *what, GString *out)
 {
     struct monitors *m = opaque;
@@ -169,6 +204,10 @@ static bool info(void *opaque, const char *what, GString *out)
         info_irq(m, out);
     else if (!strcmp(what, "pci"))
         info_pci(m, out);
+    else if (!strcmp(what, "usernet"))
+        info_usernet(m, out);
+    else if (!strcmp(what, "jit"))
+        info_jit(m, out);
     else if (!strcmp(what, "balloon"))
         info_balloon(m, out);
     return out->len > before;
@@ -298,15 +337,17 @@ static bool make_all(struct monitors *m, GError **err)
 }
 
 struct monitors *monitors_new(const struct config *config, struct board *board, struct chardevs *chardevs,
-                              const struct monitors_ops *ops, GError **err)
+                              struct netdevs *netdevs, const struct monitors_ops *ops, GError **err)
 {
     struct monitors *m = g_new0(struct monitors, 1);
 
     m->config = config;
     m->board = board;
     m->chardevs = chardevs;
+    m->netdevs = netdevs;
     m->ops = (struct control_ops){
-        .quit = quit, .reset = reset, .powerdown = powerdown, .info = info, .balloon = balloon, .balloon_now = balloon_now, .gdbserver = gdbserver,
+        .quit = quit, .reset = reset, .powerdown = powerdown, .info = info, .balloon = balloon, .balloon_now = balloon_now,
+        .gdbserver = gdbserver, .hostfwd = hostfwd,
         .name = config->name, .version = ARMLET_VERSION, .qemu_version = QEMU_SPELLING_VERSION, .opaque = m,
     };
     m->machine = *ops;

@@ -9,6 +9,7 @@
 #include "debug/control.h"
 #include "machine/chardevs.h"
 #include "machine/config.h"
+#include "machine/netdevs.h"
 #include "machine/virt.h"
 
 struct monitors;
@@ -23,7 +24,7 @@ struct monitors_ops {
 
 /* NULL: err says which option is wrong.  All of it must outlive the result. */
 struct monitors *monitors_new(const struct config *config, struct board *board, struct chardevs *chardevs,
-                              const struct monitors_ops *ops, GError **err);
+                              struct netdevs *netdevs, const struct monitors_ops *ops, GError **err);
 struct control *monitors_control(struct monitors *m);
 /* The machine stands before its first instruction (-S). */
 void monitors_paused(struct monitors *m);

@@ -592,6 +592,49 @@ static enum answer opt_log_file(struct config *c, const char *arg, GError **err)
     return r ? wrong(err, "-D %s: %s", arg, g_strerror(-r)) : GO_ON;
 }
 
+static enum answer trace_pattern(const char *pattern, GError **err)
+{
+    bool off = *pattern == '-';
+    return trace_set(pattern + off, !off) ? GO_ON : wrong(err, "-trace %s: no such event (-trace help lists them)", pattern);
+}
+
+/* A pattern a line; # begins a comment. */
+static enum answer trace_file_of_patterns(const char *path, GError **err)
+{
+    g_autofree char *text = NULL;
+    enum answer r = GO_ON;
+
+    if (!g_file_get_contents(path, &text, NULL, err)) {
+        g_prefix_error(err, "-trace: ");
+        return WRONG;
+    }
+    g_auto(GStrv) lines = g_strsplit(text, "\n", 0);
+    for (char **l = lines; *l && r == GO_ON; l++)
+        if (*g_strstrip(*l) && **l != '#')
+            r = trace_pattern(*l, err);
+    return r;
+}
+
+static enum answer opt_trace(struct config *c, const char *arg, GError **err)
+{
+    if (is_help(arg)) {
+        trace_help(stdout);
+        return ANSWERED;
+    }
+    struct props *p = props_new(arg, "enable");
+    const char *enable = props_get(p, "enable"), *events = props_get(p, "events"), *file = props_get(p, "file");
+    enum answer r = props_finish(p, "-trace", err) ? GO_ON : WRONG;
+
+    if (r == GO_ON && file)
+        r = opt_log_file(c, file, err);
+    if (r == GO_ON && events)
+        r = trace_file_of_patterns(events, err);
+    if (r == GO_ON && enable)
+        r = trace_pattern(enable, err);
+    props_free(p);
+    return r;
+}
+
 static enum answer opt_help(struct config *c, const char *arg, GError **err)
 {
     (void)c, (void)arg, (void)err;

@@ -1,12 +1,13 @@
 """The monitor on a terminal and on a socket, and QMP, as their clients use them."""
 import json
+import os
 import re
 import socket
 import subprocess
 import time
 
 import pytest
-from guest import Guest, board
+from guest import ARMLET, Guest, board, images, run
 
 PROMPT = r"\(armlet\) "
 
@@ -233,3 +234,50 @@ def test_one_client_after_the_other(idle):
         q.raw('{"execute": "query-st')
         q.s.shutdown(socket.SHUT_RDWR)
         q.s.close()
+
+
+def test_trace_events(monitor):
+    assert "mmu : state 0" in monitor.cmd("info trace-events")
+    assert monitor.cmd("trace-event mm* on") == ""
+    text = monitor.cmd("info trace-events")
+    assert "mmu : state 1" in text and "mmio : state 1" in text and "irq : state 0" in text
+    assert monitor.cmd("trace-event all off") == "" and "state 1" not in monitor.cmd("info trace-events")
+    assert "unknown event: nonsense" in monitor.cmd("trace-event nonsense on")
+    assert "expected" in monitor.cmd("trace-event mmu") and "expected" in monitor.cmd("trace-event mmu maybe")
+
+
+def test_trace_option(tmp_path):
+    events = tmp_path / "events"
+    events.write_text("# what we look at\n\nboot\nmonitor\n-monitor\n")
+    kernel, _ = images("6.1")
+    m = subprocess.run([ARMLET, "-M", "virt", "-display", "none", "-kernel", kernel, "-trace", f"events={events},file={tmp_path}/log",
+                        "-monitor", "stdio"], input="info trace-events\nquit\n", stdout=subprocess.PIPE, text=True, timeout=30)
+    assert "boot : state 1" in m.stdout and "monitor : state 0" in m.stdout and os.path.exists(tmp_path / "log")
+    for bad, says in [("nonsense", "no such event"), ("events=/nonexistent", "No such file"), ("enable=mmu,other=1", "other")]:
+        r = run("-M", "virt", "-trace", bad)
+        assert r.returncode == 1 and says in r.stderr, r.stderr
+    assert "mmu" in run("-trace", "help").stdout
+
+
+def test_hostfwd_and_usernet(monitor, machine):
+    assert "there is no user network" in monitor.cmd("hostfwd_add nosuch tcp::1-:2")
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    assert monitor.cmd(f"hostfwd_add tcp:127.0.0.1:{port}-:22") == ""
+    text = monitor.cmd("info usernet")
+    assert f"{port}" in text and "HOST_FORWARD" in text
+    with socket.create_connection(("127.0.0.1", port), 5):
+        pass
+    assert "Could not set up host forwarding rule" in monitor.cmd(f"hostfwd_add tcp:127.0.0.1:{port}-:23")
+    assert f"host forwarding rule for tcp:127.0.0.1:{port} removed" in monitor.cmd(f"hostfwd_remove tcp:127.0.0.1:{port}")
+    assert "not found" in monitor.cmd(f"hostfwd_remove tcp:127.0.0.1:{port}")
+    assert "Invalid" in monitor.cmd("hostfwd_remove nonsense") and "expected" in monitor.cmd("hostfwd_add")
+
+
+def test_jit_and_every_subject(monitor):
+    assert "blocks" in monitor.cmd("info jit")
+    subjects = re.findall(r"^info ([\w-]+)", monitor.cmd("info"), re.M)
+    assert {"mtree", "qtree", "roms", "network", "usernet", "pci", "jit", "chardev", "block", "irq", "tlb"} <= set(subjects)
+    for s in subjects:
+        assert "unknown command" not in monitor.cmd(f"info {s}"), s
