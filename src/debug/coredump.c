@@ -1,6 +1,8 @@
 /*
  * An ELF core file of the guest: one NT_PRSTATUS note a vCPU, and guest RAM as one segment at its physical address (its
- * virtual address is left 0, as crash expects of a dump without paging).  Pages of zeroes become holes.
+ * virtual address is left 0, as crash expects of a dump without paging).  Where the kernel's image is known, a second
+ * segment has the same bytes at their virtual address, so that gdb finds its code and variables.  Pages of zeroes become
+ * holes.
  */
 #include "debug/hmp.h"
 
@@ -9,6 +11,8 @@
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "kernel/kernel.h"
 
 /* struct elf_prstatus of Linux on arm64 (include/uapi/linux/elfcore.h, user_pt_regs). */
 struct prstatus {
@@ -50,15 +54,33 @@ static void fill_note(struct note *n, const struct cpu *cpu)
                         .status = s };
 }
 
-static int write_headers(int fd, const struct cluster *cl, struct mem *mem, uint64_t data_offset)
+enum { SEGMENTS = 3 };
+
+/* The kernel's image, which lies within RAM; a segment without bytes when it is not known. */
+static Elf64_Phdr image_segment(struct control *control, uint64_t data_offset)
 {
+    struct mem *mem = control_mem(control);
+    struct kernel_place k;
+
+    if (!kernel_where(control_kernel(control), &k) || !mem_span(mem, k.text_pa, k.size).hva)
+        return (Elf64_Phdr){ .p_type = PT_NULL };
+    return (Elf64_Phdr){ .p_type = PT_LOAD, .p_flags = PF_R | PF_W | PF_X, .p_vaddr = k.text_va, .p_paddr = k.text_pa,
+                         .p_offset = data_offset + (k.text_pa - mem_ram_base(mem)), .p_filesz = k.size, .p_memsz = k.size,
+                         .p_align = MEM_PAGE_SIZE };
+}
+
+static int write_headers(int fd, struct control *control, uint64_t data_offset)
+{
+    const struct cluster *cl = control_cluster(control);
+    const struct mem *mem = control_mem(control);
     Elf64_Ehdr e = { .e_type = ET_CORE, .e_machine = EM_AARCH64, .e_version = EV_CURRENT, .e_phoff = sizeof e,
-                     .e_ehsize = sizeof e, .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = 2 };
-    Elf64_Phdr p[2] = {
+                     .e_ehsize = sizeof e, .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = SEGMENTS };
+    Elf64_Phdr p[SEGMENTS] = {
         { .p_type = PT_NOTE, .p_offset = sizeof e + sizeof p, .p_filesz = cl->n * sizeof(struct note),
           .p_memsz = cl->n * sizeof(struct note), .p_align = 4 },
         { .p_type = PT_LOAD, .p_flags = PF_R | PF_W | PF_X, .p_offset = data_offset, .p_paddr = mem_ram_base(mem),
-          .p_filesz = mem_ram_size(mem), .p_memsz = mem_ram_size(mem), .p_align = MEM_PAGE_SIZE } };
+          .p_filesz = mem_ram_size(mem), .p_memsz = mem_ram_size(mem), .p_align = MEM_PAGE_SIZE },
+        image_segment(control, data_offset) };
     struct note note;
 
     memcpy(e.e_ident, ELFMAG, SELFMAG);
@@ -103,9 +125,9 @@ int coredump_write(struct control *control, const char *path)
 
     if (fd < 0)
         return -errno;
-    uint64_t offset = sizeof(Elf64_Ehdr) + 2 * sizeof(Elf64_Phdr) + cl->n * sizeof(struct note);
+    uint64_t offset = sizeof(Elf64_Ehdr) + SEGMENTS * sizeof(Elf64_Phdr) + cl->n * sizeof(struct note);
     offset = (offset + MEM_PAGE_SIZE - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1);
-    int r = write_headers(fd, cl, mem, offset);
+    int r = write_headers(fd, control, offset);
     if (!r)
         r = write_ram(fd, mem, offset);
     if (close(fd) && !r)

@@ -115,3 +115,14 @@ def test_tasks_as_threads(machine, tmp_path):
     last = rest[rest.index("info threads shows the vCPUs"):]
     assert "pid 2" not in last and "now off" in last, out
     assert m.process.poll() is None
+
+
+def test_core_file(machine, tmp_path):
+    """dump-guest-memory: gdb shows registers, code and variables of the kernel by name."""
+    m = start(machine, "6.12")
+    m.wait_for(lambda: "Enter 'help'" in m.output(), 120)
+    m.gdb(f"monitor symbol-file {tmp_path}/symbols", f"monitor dump-guest-memory {tmp_path}/core", "detach")
+    out = subprocess.run(["gdb-multiarch", "-nx", "-batch", "-ex", f"file {tmp_path}/symbols", "-ex", f"core-file {tmp_path}/core",
+                          "-ex", "info threads", "-ex", "x/i $pc", "-ex", "x/s (char *)&linux_banner"], timeout=60,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    assert out.count("LWP ") >= 4 and re.search(r"=> 0xffff[0-9a-f]+ <\w+", out) and "Linux version 6.12" in out, out
