@@ -6,7 +6,8 @@
 #   make check-long       the suites that take too long for that: sanitizer builds, a million litmus rounds, many boots
 #   make bench            speed, beside QEMU's in the same run
 #   make lint             what a tool can find fault with
-#   make install          to PREFIX (/usr/local), DESTDIR honoured
+#   make install          to PREFIX (/usr/local), DESTDIR honoured; manual pages and completion too
+#   make deb              a Debian package of it: BUILD/armlet_VERSION_ARCH.deb
 BUILD ?= build
 WERROR ?= false
 JOBS ?= $(shell nproc)
@@ -42,7 +43,11 @@ lint: deps-build deps-lint $(BUILD)/build.ninja
 	@tools/lint $(BUILD)
 
 install: build
+	@$(call compile,)
 	@$(MESON) install -C $(BUILD) --no-rebuild
+
+deb: deps-build deps-deb
+	@tools/deb $(BUILD)
 
 clean:
 	rm -rf $(BUILD)
@@ -61,4 +66,4 @@ $(BUILD)/with-tests: $(BUILD)/build.ninja
 	@touch $@
 
 .NOTPARALLEL:
-.PHONY: build run check check-long bench lint install clean
+.PHONY: build run check check-long bench lint install deb clean

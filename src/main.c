@@ -14,8 +14,10 @@
 #include "machine/machine.h"
 #include "machine/version.h"
 #include "main/commands.h"
+#include "main/manual.h"
 
-const struct command *const commands[] = { &command_boot, &command_run, &command_kernel, &command_rootfs, NULL };
+const struct command *const commands[] = { &command_boot, &command_run, &command_kernel, &command_rootfs,
+                                         &command_doctor, NULL };
 
 int run_qemu(int argc, char *const *argv)
 {
@@ -53,7 +55,7 @@ static void print_overview(void)
            "commands:\n");
     for (unsigned i = 0; commands[i]; i++)
         printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    printf("  %-10s %s\n", "help", "this text; help COMMAND: a command's; help options: QEMU's options");
+    printf("  %-10s %s\n", "help", "this text; help COMMAND: a command's; help options: QEMU's; help man|bash|zsh");
     printf("  %-10s %s\n", "version", "name and version");
     printf("\nTry: armlet boot\n");
 }
@@ -80,7 +82,19 @@ static int unknown_command(const char *word)
     die("unknown command '%s' (armlet help lists them)", word);
 }
 
-static int help(const char *topic)
+/* For the build, which installs them. */
+static int generated(const char *topic, const char *name)
+{
+    if (!strcmp(topic, "man"))
+        return manual_page(name) ? EXIT_SUCCESS : unknown_command(name);
+    if (!strcmp(topic, "bash"))
+        manual_bash();
+    else
+        manual_zsh();
+    return EXIT_SUCCESS;
+}
+
+static int help(const char *topic, const char *name)
 {
     const struct command *c = topic ? find_command(topic) : NULL;
 
@@ -88,6 +102,8 @@ static int help(const char *topic)
         print_overview();
     else if (!strcmp(topic, "options"))
         options_help();
+    else if (!strcmp(topic, "man") || !strcmp(topic, "bash") || !strcmp(topic, "zsh"))
+        return generated(topic, name);
     else if (c)
         cli_help(c);
     else
@@ -107,7 +123,7 @@ static int run_command(int argc, char **argv)
     const struct command *c = find_command(argv[0]);
 
     if (!strcmp(argv[0], "help"))
-        return help(argv[1]);
+        return help(argv[1], argv[1] ? argv[2] : NULL);
     if (!strcmp(argv[0], "version")) {
         version_print();
         return EXIT_SUCCESS;
@@ -116,7 +132,7 @@ static int run_command(int argc, char **argv)
         return unknown_command(argv[0]);
     for (char **p = argv + 1; *p && strcmp(*p, "--"); p++)
         if (is_help(*p))
-            return help(c->name);
+            return help(c->name, NULL);
     return c->run(argc - 1, argv + 1);
 }
 
@@ -128,7 +144,7 @@ int main(int argc, char **argv)
     if (argc && !strncmp(report_program(), "qemu-system-", 12))
         return run_qemu(argc - 1, argv + 1);
     if (argc < 2)
-        return help(NULL);
+        return help(NULL, NULL);
     if (argc == 2 && is_help(argv[1])) {
         print_overview();
         putchar('\n');

@@ -14,7 +14,7 @@
 /* A root of busybox, made if it is not there; what the user changed in it stays.  g_free() it; NULL: err says why. */
 char *lab_rootfs_busybox(GError **err);
 
-/* Where the root of that name is or would be; g_free() it. */
+/* Where the root of that name is or would be; NULL: the folder of them all.  g_free() it. */
 char *rootfs_data_path(const char *name);
 
 /* Puts a busybox root into the folder `top', which will have the name `final'. */

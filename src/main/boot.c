@@ -378,8 +378,12 @@ static int boot(int argc, char **argv)
     return status;
 }
 
+static const char examples[] =
+    "  armlet boot --kernel 6.1 --show           # the command line that it stands for\n"
+    "  armlet boot --root none --share . --show  # busybox in memory, and this directory as /share\n";
+
 const struct command command_boot = {
     .name = "boot", .summary = "boot a kernel: yours, or Debian's, to a shell with its root in a directory of this host",
     .synopsis = "boot [KERNEL] [options] [-- QEMU OPTIONS]",
-    .text = text, .options = options, .notes = notes, .run = boot,
+    .text = text, .options = options, .notes = notes, .examples = examples, .run = boot,
 };

@@ -113,10 +113,6 @@ void cli_help(const struct command *c)
 {
     g_auto(GStrv) lines = NULL;
 
-    if (c->usage) {
-        fputs(c->usage, stdout);
-        return;
-    }
     lines = g_strsplit(c->synopsis, "\n", -1);
     for (char **l = lines; *l; l++)
         printf("%s armlet %s\n", l == lines ? "usage:" : "      ", *l);
@@ -126,5 +122,7 @@ void cli_help(const struct command *c)
     for (const struct cli_option *o = c->options; o && o->name; o++)
         print_option(o);
     if (c->notes)
-        printf("\n%s", c->notes);
+        printf("%s%s", c->options ? "\n" : "", c->notes);
+    if (c->examples)
+        printf("\nExamples:\n%s", c->examples);
 }

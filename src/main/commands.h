@@ -30,14 +30,14 @@ struct command {
     const char *text;     /* what it does: paragraphs, before the options */
     const struct cli_option *options; /* NULL: none */
     const char *notes;    /* paragraphs behind the options; NULL: none */
+    const char *examples; /* lines: a command, and behind # what it does; NULL: none */
     const char *words;    /* subcommands, with spaces between; NULL: none */
-    const char *usage;    /* instead of all of these: the whole text of --help; or NULL */
     int failure;          /* the status of wrong arguments; 0 means EXIT_FAILURE */
     /* argv[0] is the first argument behind the command's name; argv ends in NULL.  Returns the exit status. */
     int (*run)(int argc, char **argv);
 };
 
-extern const struct command command_boot, command_kernel, command_rootfs, command_run;
+extern const struct command command_boot, command_doctor, command_kernel, command_rootfs, command_run;
 extern const struct command *const commands[]; /* ends in NULL */
 
 /* Runs QEMU's command line (without the program's name); returns the exit status. */

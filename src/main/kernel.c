@@ -157,8 +157,13 @@ static int kernel(int argc, char **argv)
     cli_fail(&command_kernel, "give list, get, build or config (armlet kernel --help)");
 }
 
+static const char examples[] =
+    "  armlet kernel get 6.1             # fetch Debian's newest 6.1\n"
+    "  armlet kernel list                # what is there\n"
+    "  armlet kernel config --defconfig  # a configuration to look at\n";
+
 const struct command command_kernel = {
     .name = "kernel", .summary = "list, fetch, configure or build arm64 kernels",
     .synopsis = "kernel list\nkernel get [SERIES] [--refresh] [--debug]\nkernel build [options]\nkernel config [options]",
-    .text = text, .options = options, .notes = notes, .words = "list get build config", .run = kernel,
+    .text = text, .options = options, .notes = notes, .examples = examples, .words = "list get build config", .run = kernel,
 };

@@ -97,7 +97,7 @@ static int make(const char *name, const struct wishes *w)
 
 static int list(void)
 {
-    g_autofree char *top = rootfs_data_path(".");
+    g_autofree char *top = rootfs_data_path(NULL);
     GDir *dir = g_dir_open(top, 0, NULL);
     const char *name;
 
@@ -129,8 +129,13 @@ static int rootfs(int argc, char **argv)
     cli_fail(&command_rootfs, "give make or list (armlet rootfs --help)");
 }
 
+static const char examples[] =
+    "  armlet rootfs make mine                            # a directory that is yours to change\n"
+    "  armlet rootfs make mine --format ext4 --size 128M  # the same as an image\n"
+    "  armlet rootfs list                                 # what is there\n";
+
 const struct command command_rootfs = {
     .name = "rootfs", .summary = "make a root file system: a directory, an initramfs or an image",
     .synopsis = "rootfs make [NAME|PATH] [options]\nrootfs list",
-    .text = text, .options = options, .notes = notes, .words = "make list", .run = rootfs,
+    .text = text, .options = options, .notes = notes, .examples = examples, .words = "make list", .run = rootfs,
 };

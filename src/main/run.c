@@ -375,8 +375,14 @@ static int run(int argc, char **argv)
     return status;
 }
 
+static const char examples[] =
+    "  armlet run -- uname -a                                                   # in the newest kernel of the cache\n"
+    "  echo 40 + 2 | armlet run --kernel 6.1 -- bc                              # standard input is the command's\n"
+    "  armlet run --timeout 2m --log kernel.log -- sh -c 'dmesg | tail -n 3'    # with a limit, and the log kept\n"
+    "  armlet run --ktap --junit out.xml -- sh -c 'echo 1..1; echo ok 1 works'  # read test results\n";
+
 const struct command command_run = {
     .name = "run", .summary = "run a command in a kernel and end with its status",
     .synopsis = "run [KERNEL] [options] -- COMMAND [ARGUMENT...]\nrun [KERNEL] --ktap [options] [-- COMMAND...]",
-    .text = text, .options = options, .notes = notes, .failure = RUN_FAILED, .run = run,
+    .text = text, .options = options, .notes = notes, .examples = examples, .failure = RUN_FAILED, .run = run,
 };
