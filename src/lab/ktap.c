@@ -250,7 +250,7 @@ static void take_subtest(struct ktap *k, unsigned indent, const char *name)
     }
 }
 
-/* "NAME # SKIP reason", "- NAME # TODO reason": the name in place, the directive and the reason cut off. */
+/* "NAME # SKIP reason", "- NAME # todo reason": the name in place, the directive and the reason cut off. */
 static enum ktap_result parse_directive(char *text, bool ok, char **reason)
 {
     char *hash = strstr(text, " # "), *words;
@@ -265,7 +265,7 @@ static enum ktap_result parse_directive(char *text, bool ok, char **reason)
     if (!g_ascii_strncasecmp(words, "SKIP", 4)) {
         result = KTAP_SKIPPED;
         words += 4;
-    } else if (!g_ascii_strncasecmp(words, "TODO", 4)) {
+    } else if (!g_ascii_strncasecmp(words, "todo", 4)) {
         result = ok ? KTAP_PASSED : KTAP_TODO;
         words += 4;
     } else if (!g_ascii_strncasecmp(words, "XFAIL", 5)) {

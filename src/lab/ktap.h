@@ -15,7 +15,7 @@ enum ktap_result {
     KTAP_PASSED,
     KTAP_FAILED,
     KTAP_SKIPPED,
-    KTAP_TODO,    /* failed as expected: "not ok ... # TODO" */
+    KTAP_TODO,    /* failed as expected: "not ok ... # todo" */
     KTAP_CRASHED, /* begun and never ended: the output stops, or another test follows */
 };
 

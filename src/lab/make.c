@@ -104,7 +104,7 @@ static bool check_dtc(const char *source, GError **err)
     g_autofree char *path = g_build_filename(source, "scripts", "dtc", "dtc-lexer.l", NULL), *text = NULL;
     g_autofree char *have = output_of("gcc -dumpversion");
 
-    if (!have || atoi(have) < 10 || !g_file_get_contents(path, &text, NULL, NULL) || !strstr(text, "\nYYLTYPE yylloc;"))
+    if (!have || g_ascii_strtoull(have, NULL, 10) < 10 || !g_file_get_contents(path, &text, NULL, NULL) || !strstr(text, "\nYYLTYPE yylloc;"))
         return true;
     g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "this kernel cannot be built with the host's gcc %s: scripts/dtc/dtc-lexer.l "
                 "defines yylloc once too often; delete its line \"YYLTYPE yylloc;\", or use gcc 9", have);

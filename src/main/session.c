@@ -213,7 +213,7 @@ static void take_control_line(struct session *s, const char *line)
         s->started = true;
         phase(s, "the command starts");
     } else if (g_str_has_prefix(line, "exit ")) {
-        on_exit_line(s, atoi(line + 5) & 255);
+        on_exit_line(s, (int)g_ascii_strtoull(line + 5, NULL, 10) & 255);
     }
 }
 

@@ -132,7 +132,7 @@ def test_no_temporary_files_left():
 
 
 def test_commands():
-    for args, says in ((["boott"], "did you mean 'boot'"), (["kernel"], "list or get"), (["kernel", "lisst"], "list or get"),
+    for args, says in ((["boott"], "did you mean 'boot'"), (["kernel"], "give list"), (["kernel", "lisst"], "give list"),
                        (["boot", "--shw"], "did you mean --show"), (["boot", "--kernel", "5.0"], "no kernel series 5.0"),
                        (["boot", "a", "b"], "one kernel"), (["boot", "--smp"], "needs a value"),
                        (["boot", "/nonexistent", "--initrd", "none"], "No such file")):
