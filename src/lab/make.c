@@ -139,7 +139,7 @@ bool make_run(const char *source, const char *out, const char *words, unsigned e
     g_autofree char *script = g_strdup_printf(
         "set -o pipefail; make -C %s O=%s -j%u ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- "
         "KBUILD_BUILD_TIMESTAMP='Thu Jan 1 00:00:00 UTC 1970' KBUILD_BUILD_USER=armlet KBUILD_BUILD_HOST=armlet %s 2>%s.errors | "
-        "awk '/^  (CC|AS|AR|LD|HOSTCC) /{p=++n*100/%u; printf \"dlstatus:1:%%.1f:\\n\", p>99?99:p > \"/dev/fd/3\"; "
+        "awk '/^  (CC|AS|AR|LD|HOSTCC) /{p=++n*100/%u; printf \"dlstatus:1:%%.1f:\\n\", (p>99?99:p) > \"/dev/fd/3\"; "
         "fflush(\"/dev/fd/3\")}' || { grep -m 1 -E \"error|can't|No rule|Error\" %s.errors >&2; exit 1; }",
         s, o, g_get_num_processors(), words, o, MAX(expect, 1), o);
     const char *const argv[] = {"bash", "-c", script, NULL};
