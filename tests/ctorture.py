@@ -91,7 +91,7 @@ def link(out, names):
 
 def program():
     tree = guestjobs.source_tree("gcc-12-source", "usr/src/gcc-12/gcc-12*.tar.xz", [f"*/{TESTS}"])
-    key = inputs.hash_of(inputs.compiler_version(PREFIX + "gcc"), inputs.read(__file__), advsimd.DRIVER)
+    key = inputs.hash_of(inputs.compiler_version(PREFIX + "gcc"), LEVELS, tree, advsimd.DRIVER)
     return inputs.made(inputs.cache(f"ctorture-{key}"), lambda new: make(tree, new)) + "/all"
 
 
@@ -102,7 +102,7 @@ def main():
     args = parser.parse_args()
     if not args.command:
         parser.error("what to run it with is missing")
-    lines = inguest.boot(args.command, inguest.initramfs(program()), [args.k] if args.k else [], timeout=3000)
+    lines = inguest.boot(args.command, inguest.initramfs(program(), folders=["tmp"]), [args.k] if args.k else [], timeout=3000)
     return inguest.judge([line for line in lines if not line.startswith("PASS")])
 
 

@@ -4,6 +4,7 @@
     inguest.py [-n ROUNDS] litmus ARMLET...   memory model and atomics; ARMLET... is the emulator's command line, to which
                                               -kernel (Debian's 6.1), -initrd and -append are added
     inguest.py bpf ARMLET...                  the kernel's test_bpf.ko
+    inguest.py [-n SECONDS] crashme ARMLET...  random words, code that changes, jumps into nothing, nested faults
     inguest.py build PROGRAM                  print where the arm64 program is
 
 Programs are kept in $XDG_CACHE_HOME/armlet/guests and built again when their source is newer.
@@ -12,6 +13,7 @@ import argparse
 import glob
 import os
 import re
+import resource
 import stat
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "armlet")
 CC = "aarch64-linux-gnu-gcc"
+MOST_MIB = 512 + 300  # of memory, for a guest with 512 MiB that does its worst
 
 
 def die(text):
@@ -107,7 +110,7 @@ def test_bpf(argv):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("what", choices=["build", "litmus", "bpf"])
+    parser.add_argument("what", choices=["build", "litmus", "bpf", "crashme"])
     parser.add_argument("-n", default="20000")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args()
@@ -118,7 +121,11 @@ def main():
         return 0
     if args.what == "bpf":
         return test_bpf(args.command)
-    return judge(boot(args.command, initramfs(build("litmus")), [args.n]))
+    status = judge(boot(args.command, initramfs(build(args.what)), [args.n]))
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+    if args.what == "crashme" and most > MOST_MIB:
+        die(f"the emulator grew to {most} MiB")
+    return status
 
 
 if __name__ == "__main__":
