@@ -2,8 +2,8 @@
 """bench/nfs.py BUILD [options]: a guest's root over NFS, beside QEMU with nfs-ganesha on the host's loopback.
 
 Both boot the kernel that `armlet kernel build' makes, and work on the same directory in turn; the least of N runs
-counts.  The peer's server must be started as root: without root, or without Debian's nfs-ganesha, nfs-ganesha-vfs and
-rpcbind, only armlet is measured.  Rows: bench/nfsload.c.
+counts.  Host packages: git, iperf3, and for the peer nfs-ganesha.  Its server must be started as root: without
+root, or without Debian's nfs-ganesha, nfs-ganesha-vfs and rpcbind, only armlet is measured.  Rows: bench/nfsload.c.
 """
 import argparse
 import os
@@ -20,8 +20,8 @@ import inputs  # noqa: E402
 from guest import Guest  # noqa: E402
 
 REPOSITORY_FILES, FILES_A_FOLDER = 30_000, 100
-GIT = ["git"]
-TARGET = {"boot": 2}
+PROGRAMS = ["git", "iperf3"]
+TARGET = {"boot": 2, "net-out": 2, "net-back": 2}
 BOOT_LIMIT, ROW_LIMIT = 300, 900
 
 
@@ -31,8 +31,8 @@ def say(text):
 
 # the tree
 
-def git_packages(new):
-    inputs.PACKAGES = GIT
+def fetch_programs(new):
+    inputs.PACKAGES = PROGRAMS
     inputs.fetch_packages(new)
 
 
@@ -43,7 +43,7 @@ def make_repository(path):
         os.makedirs(folder, exist_ok=True)
         with open(os.path.join(folder, f"f{i}"), "w") as f:
             f.write(f"{i}\n" * (i % 50 + 1))
-    git = ["git", "-C", path, "-c", "user.name=a", "-c", "user.email=a@b"]
+    git = ["git", "-C", path, "-c", "user.name=a", "-c", "user.email=a@b", "-c", "gc.auto=0"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"], ["gc", "-q"]):
         inputs.run(git + words)
 
@@ -62,12 +62,13 @@ def busybox_tree(build, new):
 
 
 def make_tree(build, source):
+    programs = inputs.made(inputs.cache(f"nfs-programs-{inputs.hash_of(PROGRAMS)}"), fetch_programs)
+
     def make(new):
         say("making the tree")
         busybox_tree(build, new)
-        git = inputs.made(inputs.cache("nfs-git"), git_packages)
-        for part in ("usr/bin/git", "lib", "usr/lib/aarch64-linux-gnu"):
-            where = os.path.join(git, part)
+        for part in ("usr/bin/git", "usr/bin/iperf3", "lib", "usr/lib/aarch64-linux-gnu"):
+            where = os.path.join(programs, part)
             if os.path.isdir(where):
                 shutil.copytree(where, os.path.join(new, part), symlinks=True, dirs_exist_ok=True)
             elif os.path.exists(where):
@@ -76,7 +77,7 @@ def make_tree(build, source):
             os.makedirs(os.path.join(new, folder), exist_ok=True)
         make_headers(os.path.join(new, "data/headers.tar"), source)
         make_repository(os.path.join(new, "data/repository"))
-    return inputs.made(inputs.cache("nfs-tree"), make)
+    return inputs.made(inputs.cache(f"nfs-tree-{inputs.hash_of(programs)}"), make)
 
 
 def add_load(tree):
@@ -103,7 +104,8 @@ LOG {{ Default_Log_Level = WARN; }}
         with open(conf, "w") as f:
             f.write(self.CONFIG.format(tree=tree))
         if not self.answers(111):
-            self.processes.append(subprocess.Popen(["/usr/sbin/rpcbind", "-f", "-h", "127.0.0.1"]))
+            # It adds 127.0.0.1 itself, and falls over when told so.
+            self.processes.append(subprocess.Popen(["/usr/sbin/rpcbind", "-f", "-h", "127.0.0.2"]))
             self.wait(111)
         self.processes.append(subprocess.Popen(["/usr/bin/ganesha.nfsd", "-F", "-f", conf, "-L", folder + "/log", "-p",
                                                 folder + "/pid"]))
@@ -163,7 +165,7 @@ class Bench:
 
     def load(self, engine):
         words = f"init=/nfsload server=10.0.2.2:{self.tree} mountopts=proto=tcp,port=2049,mountport=20048"
-        done = False
+        done, last = False, []
         with Guest(self.argv(engine, words)) as g:
             for line in g.lines(ROW_LIMIT):
                 found = re.match(r"row (\S+) ([\d.]+)$", line)
@@ -173,12 +175,15 @@ class Bench:
                 elif line.startswith("fail"):
                     sys.exit(f"nfs: {engine}: {line}")
                 done |= line == "done"
-        if not done:
-            sys.exit(f"nfs: {engine} ended early: {g.text[-300:]}")
+                last = [*last[-10:], line]
+            if not done:
+                g.reap()
+                sys.exit(f"nfs: {engine} ended early, with {g.process.returncode}: {last} {g.last()}")
 
     def run(self):
         engines = ["armlet", "qemu"] if self.args.peer else ["armlet"]
         server = None
+        iperf = subprocess.Popen(["iperf3", "-s", "-B", "127.0.0.1", "-p", "5301"], stdout=subprocess.DEVNULL)
         if "qemu" in engines:
             self.peer = inputs.peer()
             server = Ganesha(self.tree)
@@ -191,6 +196,8 @@ class Bench:
         finally:
             if server:
                 server.stop()
+            iperf.terminate()
+            iperf.wait()
 
     def report(self):
         print("| row | armlet s | qemu + ganesha s | ratio | target |\n|---|--:|--:|--:|--:|")
