@@ -1,4 +1,5 @@
 """virtio-9p with Linux's client: files both ways, security models, caches, a root file system."""
+import fcntl
 import os
 import stat
 import subprocess
@@ -152,3 +153,40 @@ def test_mistakes_are_one_line(args, complaint):
     done = run("-nographic", "-S", *args)
     assert done.returncode == 1
     assert complaint in done.stderr and done.stderr.count("\n") == 1
+
+
+LOCKER = r"""
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+int main(int argc, char **argv)
+{
+    struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = open(argv[1], O_RDWR);
+
+    printf("%s-%d\n", fcntl(fd, F_SETLK, &fl) ? "REFUSED" : "LOCKED", 1 + 1);
+    fflush(stdout);
+    return argc > 2 ? getchar() : 0;
+}
+"""
+
+
+def test_locks_are_seen_by_the_host_and_back(share):
+    subprocess.run(["aarch64-linux-gnu-gcc", "-static", "-xc", "-", "-o", share / "lock"], input=LOCKER, text=True, check=True)
+    with Guest(nine_board() + virtfs(share)) as g, open(share / "hello", "r+") as f:
+        g.shell()
+        mount(g)
+        assert g.cmd("/mnt/lock /mnt/hello") == "LOCKED-2"
+        fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert g.cmd("/mnt/lock /mnt/hello") == "REFUSED-2"
+        fcntl.lockf(f, fcntl.LOCK_UN)
+        g.child.sendline("/mnt/lock /mnt/hello and-wait")
+        g.expect("LOCKED-2")
+        with pytest.raises(OSError):
+            fcntl.lockf(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        g.child.sendline("")
+        g.expect("/ # ")
+        fcntl.lockf(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        g.send("\x01x")
+        assert g.wait() == 0
