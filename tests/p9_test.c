@@ -24,10 +24,32 @@
 enum { REQUEST = DATA_BASE, ANSWER = DATA_BASE + 0x80000, ROOM = 0x70000, NEEDS_RESET = 64 };
 
 enum {
-    STATFS = 8, LOPEN = 12, LCREATE = 14, SYMLINK = 16, MKNOD = 18, RENAME = 20, READLINK = 22, GETATTR = 24,
-    SETATTR = 26, XATTRWALK = 30, XATTRCREATE = 32, READDIR = 40, FSYNC = 50, LOCK = 52, LINK = 70, MKDIR = 72,
-    RENAMEAT = 74, UNLINKAT = 76, VERSION = 100, ATTACH = 104, FLUSH = 108, WALK = 110, READ = 116, WRITE = 118,
-    CLUNK = 120, REMOVE = 122
+    STATFS = 8,
+    LOPEN = 12,
+    LCREATE = 14,
+    SYMLINK = 16,
+    MKNOD = 18,
+    RENAME = 20,
+    READLINK = 22,
+    GETATTR = 24,
+    SETATTR = 26,
+    XATTRWALK = 30,
+    XATTRCREATE = 32,
+    READDIR = 40,
+    FSYNC = 50,
+    LOCK = 52,
+    LINK = 70,
+    MKDIR = 72,
+    RENAMEAT = 74,
+    UNLINKAT = 76,
+    VERSION = 100,
+    ATTACH = 104,
+    FLUSH = 108,
+    WALK = 110,
+    READ = 116,
+    WRITE = 118,
+    CLUNK = 120,
+    REMOVE = 122
 };
 #define NONE UINT32_MAX
 
@@ -39,7 +61,7 @@ static char *base, *dir; /* base has dir, which is exported, and "secret", which
 /* --- messages ----------------------------------------------------------------------------------------- */
 
 static uint8_t msg[0x20000], *end = msg; /* the request so far */
-static const uint8_t *answer;      /* what came, behind its header */
+static const uint8_t *answer;            /* what came, behind its header */
 
 static void begin(void)
 {
@@ -230,7 +252,14 @@ static int read_(uint32_t fid, uint64_t off, uint32_t count)
     return send(READ);
 }
 
-enum { A_MODE = 8 + 13, A_UID = A_MODE + 4, A_GID = A_UID + 4, A_NLINK = A_GID + 4, A_RDEV = A_NLINK + 8, A_SIZE = A_RDEV + 8 };
+enum {
+    A_MODE = 8 + 13,
+    A_UID = A_MODE + 4,
+    A_GID = A_UID + 4,
+    A_NLINK = A_GID + 4,
+    A_RDEV = A_NLINK + 8,
+    A_SIZE = A_RDEV + 8
+};
 
 static int getattr(uint32_t fid)
 {

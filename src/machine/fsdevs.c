@@ -58,8 +58,8 @@ static bool parse_model(struct props *p, struct p9_options *o, GError **err)
     return wrong(err, "-fsdev security_model=%s: give none, passthrough, mapped-xattr or mapped-file", name);
 }
 
-static bool parse_mode(struct props *p, const char *key, mode_t fallback, const struct p9_options *o, mode_t *mode,
-                       GError **err)
+static bool parse_mode(struct props *p, const char *key, mode_t fallback, const struct p9_options *o,
+                       mode_t *mode, GError **err)
 {
     const char *text = props_get(p, key);
     unsigned long v;
@@ -100,7 +100,8 @@ static bool parse_fsdev(struct props *p, struct p9_options *o, GError **err)
     if (!o->path)
         return wrong(err, "-fsdev local: give path=DIRECTORY");
     return parse_model(p, o, err) && parse_words(p, o, err) &&
-           parse_mode(p, "fmode", 0600, o, &o->fmode, err) && parse_mode(p, "dmode", 0700, o, &o->dmode, err) &&
+           parse_mode(p, "fmode", 0600, o, &o->fmode, err) &&
+           parse_mode(p, "dmode", 0700, o, &o->dmode, err) &&
            props_bool(p, "readonly", false, &o->readonly, err) && props_finish(p, "-fsdev", err);
 }
 

@@ -1,5 +1,6 @@
 /*
- * The directories of the host that a command line exports by 9P: -fsdev, and -virtfs, which brings its device.
+ * The directories of the host that a command line exports by 9P: -fsdev, and -virtfs, which brings its
+ * device.
  *
  * Made before the devices and freed after them.  Main thread.
  */

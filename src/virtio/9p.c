@@ -1,17 +1,17 @@
 /*
  * virtio-9p: requests from the queue to worker threads, which run them in any order, and answers back.
  *
- * What is quick (p9_is_quick()) is done at once by the thread that rang the bell, without the board's lock: waking a
- * worker and then the guest would take many times as long.  When the host turns out to be slow, the next requests go
- * to the workers all the same.
+ * What is quick (p9_is_quick()) is done at once by the thread that rang the bell, without the board's lock:
+ * waking a worker and then the guest would take many times as long.  When the host turns out to be slow, the
+ * next requests go to the workers all the same.
  *
- * A request is a chain: the message in its readable part, room for the answer in the other.  A flush is answered
- * when the request that it names has been, which ends the need to stop anything half-way.
+ * A request is a chain: the message in its readable part, room for the answer in the other.  A flush is
+ * answered when the request that it names has been, which ends the need to stop anything half-way.
  *
- * Threading: as in blk.c.  Requests are taken under the board's lock, run without it, and collected on `done'; a
- * worker that finished one takes the board's lock and hands back what is there.  io_lock guards running, in_flight,
- * done and returning and is innermost; only one worker at a time waits for the board's lock (`returning'), so that
- * quiesce, which holds it, always has workers to wait for.
+ * Threading: as in blk.c.  Requests are taken under the board's lock, run without it, and collected on
+ * `done'; a worker that finished one takes the board's lock and hands back what is there.  io_lock guards
+ * running, in_flight, done and returning and is innermost; only one worker at a time waits for the board's
+ * lock (`returning'), so that quiesce, which holds it, always has workers to wait for.
  */
 #include "virtio/9p.h"
 
@@ -44,10 +44,10 @@ struct virtio_9p {
     GThreadPool *pool;
     GMutex io_lock;
     GCond idle;
-    GQueue running;     /* handed to the pool and not yet on `done' */
-    GQueue done;        /* of struct request */
-    bool returning;     /* a worker is on its way to hand_back() */
-    unsigned slow;      /* requests that are not to be done at once; the board's lock */
+    GQueue running; /* handed to the pool and not yet on `done' */
+    GQueue done;    /* of struct request */
+    bool returning; /* a worker is on its way to hand_back() */
+    unsigned slow;  /* requests that are not to be done at once; the board's lock */
 };
 
 static struct virtio_9p *from_vdev(struct virtio_device *vdev)
@@ -162,8 +162,9 @@ static void take_flush(struct virtio_9p *p, struct request *r)
 }
 
 /*
- * On this thread.  While the board's lock is not held the device may be reset, which waits for r (so that it must be
- * with the workers before we ask for the lock), and the queue may be stopped; r may be gone when we have it again.
+ * On this thread.  While the board's lock is not held the device may be reset, which waits for r (so that it
+ * must be with the workers before we ask for the lock), and the queue may be stopped; r may be gone when we
+ * have it again.
  */
 static void run_now(struct virtio_9p *p, struct request *r)
 {
@@ -276,9 +277,10 @@ static void p9_describe(struct virtio_device *vdev, GString *out)
     struct virtio_9p *p = from_vdev(vdev);
     const struct p9_options *o = p9_fs_options(p->fs);
 
-    g_string_append_printf(out, "mount_tag = \"%.*s\"\npath = \"%s\"\nsecurity_model = %s\nreadonly = %s\nfids = %u\n",
-                           p->tag_len, p->tag, o->path, models[o->model], o->readonly ? "true" : "false",
-                           p9_session_fids(p->session));
+    g_string_append_printf(
+        out, "mount_tag = \"%.*s\"\npath = \"%s\"\nsecurity_model = %s\nreadonly = %s\nfids = %u\n",
+        p->tag_len, p->tag, o->path, models[o->model], o->readonly ? "true" : "false",
+        p9_session_fids(p->session));
 }
 
 static const struct virtio_class p9_class = {

@@ -22,7 +22,7 @@ struct p9_fid {
     enum p9_fid_kind kind;
     uint8_t *value; /* xattr: of size bytes; owned */
     size_t size, done;
-    char *name;     /* XATTR_WRITE */
+    char *name; /* XATTR_WRITE */
     int flags;
 };
 

@@ -3,8 +3,8 @@
  * time, and what can be done to them under a security model.
  *
  * Nothing leaves the directory: a node holds an O_PATH descriptor of the very object, names are single
- * components opened with O_NOFOLLOW below it, and ".." is the node that one came through.  Whatever the host or
- * the guest swaps meanwhile, an operation reaches what was walked to, or fails.
+ * components opened with O_NOFOLLOW below it, and ".." is the node that one came through.  Whatever the host
+ * or the guest swaps meanwhile, an operation reaches what was walked to, or fails.
  *
  * Everything returns 0 (or a count, or a descriptor) or -errno.  All functions may be called on any threads.
  */
@@ -31,8 +31,8 @@ struct p9_options {
     const char *path;
     enum p9_model model;
     bool readonly;
-    bool one_device;    /* multidevs=forbid: what is mounted below the directory is not there */
-    bool writeout;      /* the host begins to write to the medium at once */
+    bool one_device;     /* multidevs=forbid: what is mounted below the directory is not there */
+    bool writeout;       /* the host begins to write to the medium at once */
     mode_t fmode, dmode; /* of new files and directories on the host, for the mapped models */
 };
 
@@ -101,7 +101,8 @@ int p9_statfs(struct p9_node *node, struct statfs *st);
 /* A name that the model keeps for itself. */
 bool p9_is_hidden(const struct p9_fs *fs, const char *name);
 
-/* Extended attributes: the length, or -ERANGE when size is too small.  list: NUL-terminated names in a row. */
+/* Extended attributes: the length, or -ERANGE when size is too small.  list: NUL-terminated names in a row.
+ */
 ssize_t p9_xattr_get(struct p9_node *node, const char *name, void *buf, size_t size);
 ssize_t p9_xattr_list(struct p9_node *node, char *buf, size_t size);
 int p9_xattr_set(struct p9_node *node, const char *name, const void *buf, size_t size, int flags);

@@ -1,9 +1,9 @@
 /*
- * A table of the ranges that are held, and one descriptor a file that holds their union on the host: with one for each
- * fid two openings of one process would stand in each other's way.
+ * A table of the ranges that are held, and one descriptor a file that holds their union on the host: with one
+ * for each fid two openings of one process would stand in each other's way.
  *
- * A lock for writing needs a file that may be written; where it may not be, the lock is the guest's alone.  Waiting is
- * the client's: it asks again.
+ * A lock for writing needs a file that may be written; where it may not be, the lock is the guest's alone.
+ * Waiting is the client's: it asks again.
  */
 #include "virtio/9p_lock.h"
 
@@ -136,7 +136,9 @@ static short strongest(const struct file *f, uint64_t at, uint64_t *end)
 
 static struct flock host_range(short type, uint64_t start, uint64_t end)
 {
-    return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)start,
+    return (struct flock){.l_type = type,
+                          .l_whence = SEEK_SET,
+                          .l_start = (off_t)start,
                           .l_len = end >= INT64_MAX ? 0 : (off_t)(end - start)};
 }
 
@@ -233,7 +235,8 @@ int p9_locks_get(struct p9_locks *l, struct p9_node *node, struct p9_lock *lock)
         return -EINVAL;
     g_mutex_lock(&l->lock);
     f = get_file(l, node);
-    if (f->fd < 0 || lock->type == P9_LOCK_NONE || fcntl(f->fd, F_OFD_GETLK, &fl) < 0 || fl.l_type == F_UNLCK) {
+    if (f->fd < 0 || lock->type == P9_LOCK_NONE || fcntl(f->fd, F_OFD_GETLK, &fl) < 0 ||
+        fl.l_type == F_UNLCK) {
         lock->type = P9_LOCK_NONE;
     } else {
         lock->type = fl.l_type == F_WRLCK ? P9_LOCK_WRITE : P9_LOCK_READ;

@@ -1,8 +1,8 @@
 /*
  * Locks on byte ranges that a session's processes hold.
  *
- * The client's kernel arbitrates between its own processes; what they hold together is held on the host too (as open
- * file description locks), so that host processes and other guests see it.  Threading: any.
+ * The client's kernel arbitrates between its own processes; what they hold together is held on the host too
+ * (as open file description locks), so that host processes and other guests see it.  Threading: any.
  */
 #ifndef ARMLET_VIRTIO_9P_LOCK_H
 #define ARMLET_VIRTIO_9P_LOCK_H
@@ -25,7 +25,8 @@ void p9_locks_free(struct p9_locks *locks);
 /* Drops all. */
 void p9_locks_clear(struct p9_locks *locks);
 
-/* One of P9_LOCK_GRANTED and P9_LOCK_BLOCKED, or -errno.  fid stands for the opening that the lock goes with. */
+/* One of P9_LOCK_GRANTED and P9_LOCK_BLOCKED, or -errno.  fid stands for the opening that the lock goes with.
+ */
 int p9_locks_set(struct p9_locks *locks, struct p9_node *node, const void *fid, const struct p9_lock *want);
 /* What stands in the way of `lock', which becomes that; type P9_LOCK_NONE: nothing. */
 int p9_locks_get(struct p9_locks *locks, struct p9_node *node, struct p9_lock *lock);

@@ -1,13 +1,14 @@
 /*
- * The mapped security models: what the guest says of an object is written beside it, since the user may not say
- * it to the host.
+ * The mapped security models: what the guest says of an object is written beside it, since the user may not
+ * say it to the host.
  *
  * mapped-xattr: user.virtfs.uid, .gid, .mode (32 bits) and .rdev (64 bits), little-endian, of the object.
  * mapped-file: lines "virtfs.uid=N" and so on in .virtfs_metadata/NAME of the directory that has it, and
- * .virtfs_metadata_root for the exported directory.  These forms are QEMU's, so that trees can be used by both.
+ * .virtfs_metadata_root for the exported directory.  These forms are QEMU's, so that trees can be used by
+ * both.
  *
- * Special files and symbolic links of the guest are regular files of the host (a link's target is its content);
- * the host's own are shown as they are.
+ * Special files and symbolic links of the guest are regular files of the host (a link's target is its
+ * content); the host's own are shown as they are.
  *
  * Threading: any; what two threads write to one object's metadata at once is merged for files, by a lock.
  */
@@ -226,7 +227,8 @@ static int store_file(const struct p9_where *at, const struct p9_meta *change)
     return r;
 }
 
-/* --- either ---------------------------------------------------------------------------------------------- */
+/* --- either ----------------------------------------------------------------------------------------------
+ */
 
 void p9_meta_overlay(const struct p9_where *at, struct statx *stx)
 {
@@ -256,7 +258,8 @@ int p9_meta_store(const struct p9_where *at, const struct p9_meta *meta)
     return at->fs->options.model == P9_MAPPED_XATTR ? store_xattrs(at->fd, meta) : store_file(at, meta);
 }
 
-/* --- names of files of metadata; what fails costs only the metadata -------------------------------------- */
+/* --- names of files of metadata; what fails costs only the metadata --------------------------------------
+ */
 
 void p9_meta_renamed(struct p9_fs *fs, int from, const char *name, int to, const char *to_name)
 {

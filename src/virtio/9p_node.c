@@ -1,12 +1,15 @@
 /*
  * 9P nodes: who an object is, the names that led to it, and its descriptor.
  *
- * 1. A node is an object of the host (device, number, time of birth), held by an O_PATH descriptor.  What it is reached by is
+ * 1. A node is an object of the host (device, number, time of birth), held by an O_PATH descriptor.  What it
+ * is reached by is
  *    one name below another node; nothing follows a symbolic link or "..".
- * 2. Only so many descriptors are kept: the least recently used are closed, and opened again by the names when
+ * 2. Only so many descriptors are kept: the least recently used are closed, and opened again by the names
+ * when
  *    they are needed.  If that leads to another object, the node is stale.
  * 3. The guest's renames are followed; the host's are not, but do no harm (1, 2).
- * 4. fs->names is taken before fs->lock.  p9_pin() takes only the latter, so it may be called with the former.
+ * 4. fs->names is taken before fs->lock.  p9_pin() takes only the latter, so it may be called with the
+ * former.
  *
  * Threading: any threads.
  */
@@ -90,8 +93,7 @@ static int64_t birth(const struct statx *stx)
 
 static bool is_same(const struct p9_node *node, const struct statx *stx)
 {
-    return node->ino == stx->stx_ino && node->born == birth(stx) &&
-           node->major == stx->stx_dev_major &&
+    return node->ino == stx->stx_ino && node->born == birth(stx) && node->major == stx->stx_dev_major &&
            node->minor == stx->stx_dev_minor && node->type == (stx->stx_mode & S_IFMT);
 }
 
@@ -371,11 +373,12 @@ int p9_walk(struct p9_node *dir, const char *name, struct p9_node **node, struct
     return r;
 }
 
-/* --- qids ------------------------------------------------------------------------------------------------ */
+/* --- qids ------------------------------------------------------------------------------------------------
+ */
 
 /*
- * A qid's path must be unique for the whole tree, which may span file systems: the upper 12 bits stand for the
- * device and the upper 12 bits of the host's number; the first such pair, the root's, is 0.
+ * A qid's path must be unique for the whole tree, which may span file systems: the upper 12 bits stand for
+ * the device and the upper 12 bits of the host's number; the first such pair, the root's, is 0.
  */
 static uint64_t qid_path(struct p9_fs *fs, uint32_t major, uint32_t minor, uint64_t ino)
 {
@@ -397,17 +400,21 @@ static uint64_t qid_path(struct p9_fs *fs, uint32_t major, uint32_t minor, uint6
 
 struct p9_qid p9_qid_of(struct p9_fs *fs, const struct statx *stx)
 {
-    struct p9_qid qid = {
-        .type = S_ISDIR(stx->stx_mode) ? 0x80 : S_ISLNK(stx->stx_mode) ? 0x02 : 0,
-        .version = (uint32_t)stx->stx_mtime.tv_sec ^ stx->stx_mtime.tv_nsec ^ (uint32_t)(stx->stx_size << 8),
-        .path = qid_path(fs, stx->stx_dev_major, stx->stx_dev_minor, stx->stx_ino)};
+    struct p9_qid qid = {.type = S_ISDIR(stx->stx_mode)   ? 0x80
+                                 : S_ISLNK(stx->stx_mode) ? 0x02
+                                                          : 0,
+                         .version = (uint32_t)stx->stx_mtime.tv_sec ^ stx->stx_mtime.tv_nsec ^
+                                    (uint32_t)(stx->stx_size << 8),
+                         .path = qid_path(fs, stx->stx_dev_major, stx->stx_dev_minor, stx->stx_ino)};
 
     return qid;
 }
 
 struct p9_qid p9_qid_of_entry(struct p9_fs *fs, const struct statx *dir, uint64_t ino, uint8_t d_type)
 {
-    return (struct p9_qid){.type = d_type == DT_DIR ? 0x80 : d_type == DT_LNK ? 0x02 : 0,
+    return (struct p9_qid){.type = d_type == DT_DIR   ? 0x80
+                                   : d_type == DT_LNK ? 0x02
+                                                      : 0,
                            .path = qid_path(fs, dir->stx_dev_major, dir->stx_dev_minor, ino)};
 }
 

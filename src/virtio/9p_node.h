@@ -12,12 +12,12 @@ struct p9_node {
     struct p9_fs *fs;
     /* Under fs->lock: */
     unsigned refs, pins;
-    int fd;              /* O_PATH; -1: closed to save descriptors, until it is needed */
-    GList link;          /* in fs->lru while fd >= 0, but the root's */
+    int fd;     /* O_PATH; -1: closed to save descriptors, until it is needed */
+    GList link; /* in fs->lru while fd >= 0, but the root's */
     /* Under fs->names (written) and fs->lock: */
     struct p9_node *parent; /* NULL: the root */
     char *name;
-    bool orphan;         /* the name leads to something else now */
+    bool orphan; /* the name leads to something else now */
     /* Constant: */
     uint64_t ino;
     int64_t born; /* ns since 1970, 0 if the file system does not say: numbers are used again */
@@ -62,8 +62,8 @@ bool p9_is_mapped(const struct p9_fs *fs);
 /* Where an object's metadata are: its own descriptor, and the name in the directory that leads to it. */
 struct p9_where {
     struct p9_fs *fs;
-    int fd;           /* O_PATH */
-    int dir;          /* -1: it is the root */
+    int fd;  /* O_PATH */
+    int dir; /* -1: it is the root */
     const char *name;
 };
 void p9_meta_overlay(const struct p9_where *at, struct statx *stx);

@@ -118,9 +118,8 @@ static int set_real(const struct p9_where *at, const struct p9_setattr *s)
 {
     struct p9_path path = p9_fd_path(at->fd);
 
-    if ((s->set_uid || s->set_gid) &&
-        fchownat(at->fd, "", s->set_uid ? s->uid : (uid_t)-1, s->set_gid ? s->gid : (gid_t)-1,
-                 AT_EMPTY_PATH) < 0)
+    if ((s->set_uid || s->set_gid) && fchownat(at->fd, "", s->set_uid ? s->uid : (uid_t)-1,
+                                               s->set_gid ? s->gid : (gid_t)-1, AT_EMPTY_PATH) < 0)
         return -errno;
     if (s->set_mode && chmod(path.text, s->mode & 07777) < 0)
         return -errno;
@@ -206,8 +205,14 @@ static int dress(struct p9_fs *fs, int dir, const char *name, int fd, uint32_t m
     struct p9_where at = {fs, fd, dir, name};
 
     if (p9_is_mapped(fs)) {
-        struct p9_meta m = {.has_uid = true, .has_gid = true, .has_mode = true, .has_dev = dev != 0,
-                            .uid = owner.uid, .gid = owner.gid, .mode = mode, .dev = dev};
+        struct p9_meta m = {.has_uid = true,
+                            .has_gid = true,
+                            .has_mode = true,
+                            .has_dev = dev != 0,
+                            .uid = owner.uid,
+                            .gid = owner.gid,
+                            .mode = mode,
+                            .dev = dev};
 
         m.has_uid = owner.uid != UINT32_MAX;
         m.has_gid = owner.gid != UINT32_MAX;
@@ -386,7 +391,8 @@ int p9_mknod(struct p9_node *dir, const char *name, uint32_t mode, dev_t dev, st
 int p9_symlink(struct p9_node *dir, const char *name, const char *target, struct p9_owner owner,
                struct statx *stx)
 {
-    struct wish w = {.name = name, .target = target, .flags = O_WRONLY, .mode = S_IFLNK | 0777, .owner = owner};
+    struct wish w = {
+        .name = name, .target = target, .flags = O_WRONLY, .mode = S_IFLNK | 0777, .owner = owner};
 
     return *target ? make_locked(dir, &w, stx) : -ENOENT;
 }

@@ -1,11 +1,11 @@
 /*
  * 9P2000.L, the server's side: one function a message, and the table of them.
  *
- * Data of reads and writes go between the host's file and the driver's buffers without a copy.  Left out: 9P2000
- * and 9P2000.u (the driver is told "unknown"), authentication.
+ * Data of reads and writes go between the host's file and the driver's buffers without a copy.  Left out:
+ * 9P2000 and 9P2000.u (the driver is told "unknown"), authentication.
  *
- * Nothing in a message is believed: lengths are checked by the reader (9p_msg.h), names by p9_get_name(), fids by
- * the table.
+ * Nothing in a message is believed: lengths are checked by the reader (9p_msg.h), names by p9_get_name(),
+ * fids by the table.
  *
  * Threading: any; the order of requests is the driver's business (it waits for answers).
  */
@@ -25,7 +25,14 @@
 #include "virtio/9p_msg.h"
 #include "virtio/iov.h"
 
-enum { MSIZE_MIN = 4096, MAX_MESSAGE = 65536, REPLY_SIZE = 8192, IO_HEADER = 11, WRITE_HEADER = 23, MAX_WALK = 16 };
+enum {
+    MSIZE_MIN = 4096,
+    MAX_MESSAGE = 65536,
+    REPLY_SIZE = 8192,
+    IO_HEADER = 11,
+    WRITE_HEADER = 23,
+    MAX_WALK = 16
+};
 enum { NO_FID = -1, MAX_PIECES = 1024, FS_MAGIC = 0x01021997 };
 
 struct p9_session {
@@ -395,7 +402,8 @@ static int do_lcreate(struct call *c)
     if (use.fd >= 0 || use.fid->kind != P9_FID_NODE)
         r = -EINVAL;
     if (r == 0)
-        r = p9_create(use.node, name.text, flags, mode, (struct p9_owner){use.fid->uid, gid}, &node, &stx, &fd);
+        r = p9_create(use.node, name.text, flags, mode, (struct p9_owner){use.fid->uid, gid}, &node, &stx,
+                      &fd);
     if (r == 0)
         r = keep_open(c, &use, node, fd, flags);
     if (r == 0)
@@ -702,7 +710,8 @@ static int do_mknod(struct call *c)
         r = p9_use(&c->s->fids, fid, &use);
     if (r < 0)
         return r;
-    r = p9_mknod(use.node, name.text, mode, makedev(major, minor), (struct p9_owner){use.fid->uid, gid}, &stx);
+    r = p9_mknod(use.node, name.text, mode, makedev(major, minor), (struct p9_owner){use.fid->uid, gid},
+                 &stx);
     return finish_made(c, &use, r, &stx);
 }
 
@@ -930,6 +939,24 @@ static int do_xattrwalk(struct call *c)
 }
 
 /* The fid becomes the attribute's: what is written to it is the value, and a clunk sets it. */
+static int become_xattr(struct p9_fid *fid, const char *name, size_t size, uint32_t flags)
+{
+    int r = 0;
+
+    g_mutex_lock(&fid->lock);
+    if (fid->kind != P9_FID_NODE || fid->fd >= 0) {
+        r = -EINVAL;
+    } else {
+        fid->kind = P9_FID_XATTR_WRITE;
+        fid->value = g_malloc0(size);
+        fid->size = size;
+        fid->name = g_strdup(name);
+        fid->flags = (int)flags;
+    }
+    g_mutex_unlock(&fid->lock);
+    return r;
+}
+
 static int do_xattrcreate(struct call *c)
 {
     uint32_t number = p9_get32(&c->in);
@@ -946,17 +973,7 @@ static int do_xattrcreate(struct call *c)
     fid = p9_fids_find(&c->s->fids, number);
     if (!fid)
         return -EBADF;
-    g_mutex_lock(&fid->lock);
-    if (fid->kind != P9_FID_NODE || fid->fd >= 0) {
-        r = -EINVAL;
-    } else {
-        fid->kind = P9_FID_XATTR_WRITE;
-        fid->value = g_malloc0(size);
-        fid->size = size;
-        fid->name = g_strdup(name);
-        fid->flags = (int)flags;
-    }
-    g_mutex_unlock(&fid->lock);
+    r = become_xattr(fid, name, size, flags);
     p9_fid_unref(fid);
     return r;
 }
@@ -1025,15 +1042,32 @@ static const struct message {
     const char *name;
     int (*handle)(struct call *c);
 } messages[] = {
-    {8, "statfs", do_statfs},       {12, "lopen", do_lopen},         {14, "lcreate", do_lcreate},
-    {16, "symlink", do_symlink},    {18, "mknod", do_mknod},         {20, "rename", do_rename},
-    {22, "readlink", do_readlink},  {24, "getattr", do_getattr},     {26, "setattr", do_setattr},
-    {30, "xattrwalk", do_xattrwalk}, {32, "xattrcreate", do_xattrcreate}, {40, "readdir", do_readdir},
-    {50, "fsync", do_fsync},        {52, "lock", do_lock},           {54, "getlock", do_getlock},
-    {70, "link", do_link},          {72, "mkdir", do_mkdir},         {74, "renameat", do_renameat},
-    {76, "unlinkat", do_unlinkat},  {100, "version", do_version},    {104, "attach", do_attach},
-    {110, "walk", do_walk},         {116, "read", do_read},          {118, "write", do_write},
-    {120, "clunk", do_clunk},       {122, "remove", do_remove},
+    {8, "statfs", do_statfs},
+    {12, "lopen", do_lopen},
+    {14, "lcreate", do_lcreate},
+    {16, "symlink", do_symlink},
+    {18, "mknod", do_mknod},
+    {20, "rename", do_rename},
+    {22, "readlink", do_readlink},
+    {24, "getattr", do_getattr},
+    {26, "setattr", do_setattr},
+    {30, "xattrwalk", do_xattrwalk},
+    {32, "xattrcreate", do_xattrcreate},
+    {40, "readdir", do_readdir},
+    {50, "fsync", do_fsync},
+    {52, "lock", do_lock},
+    {54, "getlock", do_getlock},
+    {70, "link", do_link},
+    {72, "mkdir", do_mkdir},
+    {74, "renameat", do_renameat},
+    {76, "unlinkat", do_unlinkat},
+    {100, "version", do_version},
+    {104, "attach", do_attach},
+    {110, "walk", do_walk},
+    {116, "read", do_read},
+    {118, "write", do_write},
+    {120, "clunk", do_clunk},
+    {122, "remove", do_remove},
 };
 
 static const struct message *find_message(uint8_t type)

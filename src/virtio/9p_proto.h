@@ -1,8 +1,8 @@
 /*
  * The 9P2000.L protocol: requests to answers.
  *
- * A session is what one driver sees of an exported directory: its fids.  Requests may be handled on any threads
- * at once.
+ * A session is what one driver sees of an exported directory: its fids.  Requests may be handled on any
+ * threads at once.
  */
 #ifndef ARMLET_VIRTIO_9P_PROTO_H
 #define ARMLET_VIRTIO_9P_PROTO_H
@@ -29,8 +29,8 @@ void p9_session_reset(struct p9_session *s);
 unsigned p9_session_fids(struct p9_session *s);
 
 /*
- * A request, and room for its answer, of at least P9_ERROR_SIZE bytes.  nowait: it is not to wait for the host's
- * disk if that can be known beforehand.
+ * A request, and room for its answer, of at least P9_ERROR_SIZE bytes.  nowait: it is not to wait for the
+ * host's disk if that can be known beforehand.
  */
 struct p9_io {
     const struct iovec *out, *in;

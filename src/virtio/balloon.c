@@ -1,11 +1,11 @@
 /*
- * virtio-balloon: pages that the guest puts into the balloon, or reports as free, are given back to the host; they
- * read as zeros when the guest touches them again, so a deflation needs nothing.
+ * virtio-balloon: pages that the guest puts into the balloon, or reports as free, are given back to the host;
+ * they read as zeros when the guest touches them again, so a deflation needs nothing.
  *
  * Left out: statistics, free page hints (for migration), page poison.
  *
- * Threading: the board's lock.  Other vCPUs may use pages while they are dropped (a guest that lies): they see old
- * data or zeros.
+ * Threading: the board's lock.  Other vCPUs may use pages while they are dropped (a guest that lies): they
+ * see old data or zeros.
  */
 #include "virtio/balloon.h"
 
@@ -65,7 +65,8 @@ static void inflate(struct virtio_balloon *b, const struct virtq_elem *e)
     uint64_t first = 0, count = 0;
     uint32_t pfn;
 
-    for (size_t at = 0; iov_read(virtq_out(e), e->out_num, at, &pfn, sizeof(pfn)) == sizeof(pfn); at += sizeof(pfn)) {
+    for (size_t at = 0; iov_read(virtq_out(e), e->out_num, at, &pfn, sizeof(pfn)) == sizeof(pfn);
+         at += sizeof(pfn)) {
         uint64_t n = GUINT32_FROM_LE(pfn);
 
         if (count && n == first + count) {
