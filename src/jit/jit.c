@@ -43,7 +43,7 @@ enum {
     MAX_INSNS = BLOCK_INSNS,
 #endif
     BLOOM = 4096,
-    NEAR_BITS = 12,
+    NEAR_BITS = 13,
 };
 #ifdef ARMLET_HARSH
 static uint64_t cache_size = 256 << 10;
