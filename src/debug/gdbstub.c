@@ -54,6 +54,7 @@ struct gdbstub {
     bool show_tasks;     /* tasks are threads, too: monitor threads on */
     uint64_t g_task;     /* the thread for registers when that is a task; 0: a vCPU */
     struct scout *scout; /* NULL: not sent */
+    bool lldb;           /* the debugger is that */
     bool relocated;      /* the debugger has been told where the kernel runs */
     GMutex lock;
     struct hit hits[CPU_MAX];
@@ -223,7 +224,8 @@ static void hear_scout(struct gdbstub *g)
 
 /*
  * qOffsets: TextSeg is the first segment's address, and moves all sections of a file with it.  For a kernel that has
- * still to move itself the scout tells where to; without a kernel nothing is said.
+ * still to move itself the scout tells where to; without a kernel nothing is said.  lldb takes the value for the distance
+ * from where the file was linked.
  */
 static void query_offsets(struct gdbstub *g)
 {
@@ -232,8 +234,9 @@ static void query_offsets(struct gdbstub *g)
 
     hear_scout(g);
     g->relocated = kernel_where(control_kernel(g->control), &p);
-    g_snprintf(text, sizeof text, "TextSeg=%" PRIx64, g->relocated ? p.text_va : 0);
-    reply(g, g->relocated ? text : "");
+    uint64_t value = g->relocated ? p.text_va - (g->lldb ? p.link_va : 0) : 0;
+    g_snprintf(text, sizeof text, "TextSeg=%" PRIx64, value);
+    reply(g, g->relocated && (!g->lldb || p.link_va) ? text : "");
 }
 
 /* --- stop ----------------------------------------------------------------------------------------------- */
@@ -771,6 +774,12 @@ static void query(struct gdbstub *g, struct reader *r)
         query_command(g, r);
     else if (get_word(r, "Offsets"))
         query_offsets(g);
+    else if (get_word(r, "HostInfo")) {
+        g->lldb = true;
+        reply(g, "triple:616172636836342d756e6b6e6f776e2d6c696e75782d676e75;endian:little;ptrsize:8;"
+                 "watchpoint_exceptions_received:before;"); /* aarch64-unknown-linux-gnu */
+    } else if (get_word(r, "WatchpointSupportInfo"))
+        reply(g, "num:64;"); /* there is no limit; lldb asks before it steps over one */
     else if (get_word(r, "Attached"))
         reply(g, "1");
     else if (get_word(r, "qemu.sstepbits"))
@@ -900,7 +909,7 @@ static void opened(void *opaque)
     if (g->was_running)
         control_stop(g->control, RUN_DEBUG);
     memset(g->hits, 0, sizeof g->hits);
-    g->relocated = g->show_tasks = false;
+    g->relocated = g->show_tasks = g->lldb = false;
     g->g_task = 0;
     gdb_tasks_forget(g->tasks);
     send_scout(g);

@@ -77,12 +77,14 @@ static void run_sym(struct hmp *h, const char *args)
 
 static void run_symbol_file(struct hmp *h, const char *args)
 {
-    g_autofree char *path = hmp_word(&args);
+    bool linked = g_str_has_prefix(args, "-l ");
+    const char *rest = args + (linked ? 3 : 0);
+    g_autofree char *path = hmp_word(&rest);
     GError *err = NULL;
 
     if (!path) {
         hmp_print(h, "symbol-file: the name of the file to write is missing\n");
-    } else if (!kernel_write_symbols(kernel_of(h), path, &err)) {
+    } else if (!kernel_write_symbols(kernel_of(h), path, linked, &err)) {
         hmp_print(h, "symbol-file %s: %s\n", path, err->message);
         g_error_free(err);
     }
@@ -95,7 +97,7 @@ const struct hmp_command hmp_kernel_commands[] = {
     { "mounts", "", "what is mounted where", run_mounts, true },
     { "bt", "[pid]", "backtrace of a task, or of the current vCPU", run_bt, true },
     { "sym", "addr|name|$register", "the kernel's symbol at an address, or the address of one", run_sym, true },
-    { "symbol-file", "file", "write the kernel's symbols as an ELF file for gdb's command of this name", run_symbol_file,
+    { "symbol-file", "[-l] file", "write the kernel's symbols as an ELF file for gdb's command of this name; -l: as linked", run_symbol_file,
       true },
     { 0 }
 };

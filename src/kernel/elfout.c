@@ -15,6 +15,7 @@ struct writer {
     GArray *sections; /* Elf64_Shdr */
     GString *strings, *frames;
     struct kernel *kernel;
+    uint64_t shift;   /* from where a symbol is to where the file has it */
     bool code;        /* the section now */
     bool any;
 };
@@ -50,21 +51,22 @@ static bool add_symbol(void *opaque, const struct kernel_symbol *sym)
 {
     struct writer *w = opaque;
     bool code = is_code(sym->type);
+    uint64_t va = sym->va + w->shift;
 
     if (!w->any || (code != w->code && w->sections->len < SECTIONS_MAX)) {
-        end_section(w, sym->va);
+        end_section(w, va);
         g_autofree char *name = g_strdup_printf(code ? ".text.%u" : ".data.%u", w->sections->len);
         add_section(w, add_string(w, w->any ? name : code ? ".text" : ".data"), SHT_NOBITS,
-                    SHF_ALLOC | (code ? SHF_EXECINSTR : SHF_WRITE), sym->va);
+                    SHF_ALLOC | (code ? SHF_EXECINSTR : SHF_WRITE), va);
         w->code = code;
         w->any = true;
     }
-    const Elf64_Sym s = { .st_name = add_string(w, sym->name), .st_value = sym->va, .st_size = sym->size,
+    const Elf64_Sym s = { .st_name = add_string(w, sym->name), .st_value = va, .st_size = sym->size,
                           .st_info = ELF64_ST_INFO(STB_GLOBAL, code ? STT_FUNC : STT_OBJECT),
                           .st_shndx = (Elf64_Section)(w->sections->len - 1) };
     g_array_append_val(w->syms, s);
     if (code && sym->size)
-        frames_add(w->frames, w->kernel, sym->va, sym->size);
+        frames_add(w->frames, w->kernel, sym->va, sym->size, w->shift);
     return true;
 }
 
@@ -108,10 +110,10 @@ static GString *assemble(struct writer *w, const struct kernel_place *p)
     return out;
 }
 
-bool kernel_write_symbols(struct kernel *k, const char *path, GError **err)
+bool kernel_write_symbols(struct kernel *k, const char *path, bool linked, GError **err)
 {
     struct writer w = { g_array_new(FALSE, TRUE, sizeof(Elf64_Sym)), g_array_new(FALSE, TRUE, sizeof(Elf64_Shdr)),
-                        g_string_new_len("", 1), g_string_new(NULL), k, false, false };
+                        g_string_new_len("", 1), g_string_new(NULL), k, 0, false, false };
     struct kernel_place p;
     const Elf64_Sym none = { 0 };
     bool ok = kernel_where(k, &p);
@@ -119,7 +121,13 @@ bool kernel_write_symbols(struct kernel *k, const char *path, GError **err)
     frames_begin(w.frames);
     add_section(&w, 0, SHT_NULL, 0, 0);
     g_array_append_val(w.syms, none);
+    if (ok && linked && !p.link_va) {
+        k->problem = "where the kernel was linked is not known";
+        ok = false;
+    }
     if (ok) {
+        w.shift = linked ? p.link_va - p.text_va : 0;
+        p.text_va += w.shift;
         kernel_each_symbol(k, add_symbol, &w);
         end_section(&w, p.text_va + p.size);
         GString *file = assemble(&w, &p);

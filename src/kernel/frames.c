@@ -99,7 +99,7 @@ static bool calls(const uint32_t *code, unsigned n)
     return false;
 }
 
-void frames_add(GString *s, struct kernel *k, uint64_t va, uint64_t size)
+void frames_add(GString *s, struct kernel *k, uint64_t va, uint64_t size, uint64_t shift)
 {
     uint32_t code[CODE_MAX];
     unsigned n = (unsigned)MIN(size / 4, CODE_MAX);
@@ -109,7 +109,7 @@ void frames_add(GString *s, struct kernel *k, uint64_t va, uint64_t size)
         return;
     put32(s, 0);
     put32(s, 0); /* the only CIE */
-    put64(s, va);
+    put64(s, va + shift);
     put64(s, size);
     if (!put_prologue(s, code, n) && calls(code, n)) /* entry code: the record is made before or elsewhere */
         put_rules(s, FP, RECORD);

@@ -60,7 +60,7 @@ uint64_t kernel_named_or(struct kernel *k, const char *name, uint64_t *found, ui
 
 /* --- frames.c: a .debug_frame section: its head, and a function --- */
 void frames_begin(GString *s);
-void frames_add(GString *s, struct kernel *k, uint64_t va, uint64_t size);
+void frames_add(GString *s, struct kernel *k, uint64_t va, uint64_t size, uint64_t shift);
 
 bool modules_find_address(struct kernel *k, uint64_t va, struct kernel_symbol *sym);
 bool modules_find_symbol(struct kernel *k, const char *name, struct kernel_symbol *sym);

@@ -59,8 +59,8 @@ char *kernel_describe_return(struct kernel *k, uint64_t va);
 /* Calls fn for each symbol of the image, in order of addresses; fn returns false to end it. */
 void kernel_each_symbol(struct kernel *k, bool (*fn)(void *opaque, const struct kernel_symbol *sym), void *opaque);
 
-/* Writes an ELF file with all of them at the addresses where they are (will be), for debuggers. */
-bool kernel_write_symbols(struct kernel *k, const char *path, GError **err);
+/* Writes an ELF file with all of them, for debuggers, at the addresses where they are (will be), or as linked. */
+bool kernel_write_symbols(struct kernel *k, const char *path, bool linked, GError **err);
 
 /* --- memory, as the kernel's page tables map it --- */
 
