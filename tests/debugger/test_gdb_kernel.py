@@ -126,3 +126,30 @@ def test_core_file(machine, tmp_path):
                           "-ex", "info threads", "-ex", "x/i $pc", "-ex", "x/s (char *)&linux_banner"], timeout=60,
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
     assert out.count("LWP ") >= 4 and re.search(r"=> 0xffff[0-9a-f]+ <\w+", out) and "Linux version 6.12" in out, out
+
+
+def test_a_vmlinux_is_moved_as_a_whole(machine, tmp_path):
+    """A file with the three segments and the debug information of a vmlinux: code, init code, data and lines move alike."""
+    source = tmp_path / "v.c"
+    source.write_text("""
+int counter = 7;
+void text(void) { counter++; }
+__attribute__((section(".init.text"))) void start_kernel(void)
+{
+    text();
+}
+""")
+    base = 0xffff800008000000
+    file = tmp_path / "vmlinux"
+    script = tmp_path / "v.lds"
+    script.write_text(f"SECTIONS {{ .text {base:#x} : {{ *(.text) }} .init.text {base + 0x5b0000:#x} : {{ *(.init.text) }} "
+                      f".data {base + 0x605000:#x} : {{ *(.data) }} }}")
+    subprocess.run(["aarch64-linux-gnu-gcc", "-g", "-O0", "-nostdlib", "-static", "-mcmodel=large", "-fno-pic", "-Wl,-e,text",
+                    "-Wl,--build-id=none", f"-Wl,-T,{script}", "-o", str(file), str(source)], check=True)
+    m = start(machine, "6.12", "-S")
+    out = m.gdb("p/x (long)&text", "p/x (long)&start_kernel", "p/x (long)&counter", "info line start_kernel",
+                "monitor info kernel", "detach", file=file)
+    text, init, data = [int(x, 16) for x in re.findall(r"^\$\d = (0x[0-9a-f]+)", out, re.M)]
+    where = int(re.search(r"kernel at (0x[0-9a-f]+)", out).group(1), 16)
+    assert text == where and init - text == 0x5b0000 and data - text == 0x605000, out
+    assert f"starts at address {init:#x} <start_kernel>" in out, out
