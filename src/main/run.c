@@ -265,8 +265,11 @@ static GPtrArray *make_line(const struct wishes *w, const char *image, bool log)
 {
     GPtrArray *line = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *smp = g_strdup_printf("%u", MIN(g_get_num_processors(), 4));
-    /* Warnings too: what precedes trouble belongs to its report. */
-    g_autofree char *append = g_strconcat("console=ttyAMA0 loglevel=", w->log || w->verbose || log ? "8" : "5",
+    /*
+     * Warnings too: what precedes trouble belongs to its report.  The self-tests of the kernel's cryptography are a third
+     * of Debian's boot (6.12: 1.45 s of the host's time with them, 1.02 s without).
+     */
+    g_autofree char *append = g_strconcat("console=ttyAMA0 cryptomgr.notests loglevel=", w->log || w->verbose || log ? "8" : "5",
                                           w->append ? " " : "", w->append, NULL);
 
     add(line, "-machine", "virt");
