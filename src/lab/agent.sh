@@ -58,20 +58,43 @@ ln -s /proc/self/fd/0 /dev/stdin
 ln -s /proc/self/fd/1 /dev/stdout
 ln -s /proc/self/fd/2 /dev/stderr
 
-# The job: tty rows cols cwd share host nl, exports, and the positional parameters.
+# The job: tty rows cols cwd share shareflags root disk host, exports, and the positional parameters.
 nl='
 '
 IFS= read -r job <&3 || die "no job came"
 eval "$job"
 
 hostname "$host"
+[ -z "$share$root" ] || load /etc/modules.late
+
+# A root of the host's: the command runs in it, the agent stays in memory.
+if [ -n "$root" ]; then
+    if [ -n "$disk" ]; then
+        tries=0
+        until [ -b "$root" ] || [ $tries = 500 ]; do tries=$((tries + 1)); sleep 0.01; done
+        mount "$root" /mnt || die "cannot mount the root $root"
+    else
+        ip link set lo up
+        ip link set eth0 up || die "there is no network card"
+        ip addr add 10.0.2.15/24 dev eth0
+        ip route add default via 10.0.2.2
+        mount -i -t nfs -o rw,nolock,addr=10.0.2.2,vers=3,proto=tcp "10.0.2.2:$root" /mnt || die "cannot mount the root $root"
+    fi
+    for d in dev proc sys; do
+        mkdir -p /mnt/$d
+        mount -o rbind /$d /mnt/$d
+    done
+    mkdir -p /mnt/tmp /mnt/run
+    mount -t tmpfs tmpfs /mnt/run
+    top=/mnt
+    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:$PATH
+fi
 if [ -n "$share" ]; then
-    load /etc/modules.late
-    mkdir -p "$share"
-    mount -t 9p -o "trans=virtio,version=9p2000.L,msize=512000,cache=mmap,$shareflags" share "$share" ||
+    mkdir -p "$top$share"
+    mount -t 9p -o "trans=virtio,version=9p2000.L,msize=512000,cache=mmap,$shareflags" share "$top$share" ||
         die "cannot mount the shared directory"
 fi
-mkdir -p "$cwd"
+mkdir -p "$top$cwd"
 if [ -n "$tty" ]; then
     # Held open: the terminal's size is gone when nobody has it open.
     exec 5<>/dev/hvc0
@@ -83,8 +106,9 @@ run() {
     read -r pid rest </proc/self/stat
     echo "$pid" >/run/pid
     echo 0 >/proc/self/oom_score_adj
-    cd "$cwd" || exit 125
     exec 3>&- 5>&-
+    [ -z "$top" ] || exec setsid ${tty:+-c} chroot "$top" /bin/sh -c 'cd "$0" && exec "$@"' "$cwd" "$@"
+    cd "$cwd" || exit 125
     exec setsid ${tty:+-c} "$@"
 }
 
@@ -142,7 +166,7 @@ else
     { sleep 1; kill $relays; } 2>/dev/null &
     wait $relays
 fi
-[ -z "$share" ] || sync
+[ -z "$share$root" ] || sync
 echo "exit $status" >&3
 # armlet ends the machine when it has read that.
 sleep 30

@@ -17,6 +17,7 @@
 #include "lab/rootfs.h"
 #include "machine/boot.h"
 #include "main/commands.h"
+#include "main/line.h"
 
 struct wishes {
     const char *image;    /* a file of the user's, or NULL: Debian's */
@@ -94,13 +95,6 @@ static bool has_root(const struct wishes *w)
     return w->append && strstr(w->append, "root=");
 }
 
-static void add(GPtrArray *line, const char *option, const char *value)
-{
-    g_ptr_array_add(line, g_strdup(option));
-    if (value)
-        g_ptr_array_add(line, g_strdup(value));
-}
-
 /* --- the root -------------------------------------------------------------------------------------------- */
 
 /* Words behind -- that leave the machine without a network. */
@@ -165,25 +159,6 @@ static void check_image(const struct wishes *w, GBytes *image, const struct root
         require(w, image, "mount a shared directory", share);
 }
 
-/* --root: a path, or the name of one that armlet rootfs made; to be freed. */
-static char *find_root(const char *name)
-{
-    g_autofree char *image = g_strconcat(name, ".ext4", NULL);
-    char *path = g_canonicalize_filename(name, NULL);
-
-    if (!strchr(name, '/') && access(path, F_OK)) {
-        g_autofree char *made = rootfs_data_path(name), *made_image = rootfs_data_path(image);
-        const char *found = !access(made, F_OK) ? made : !access(made_image, F_OK) ? made_image : NULL;
-        if (found) {
-            g_free(path);
-            path = g_strdup(found);
-        }
-    }
-    if (access(path, g_file_test(path, G_FILE_TEST_IS_DIR) ? R_OK | X_OK : R_OK))
-        die("boot: --root %s: %s", name, strerror(errno));
-    return path;
-}
-
 static struct root choose_root(const struct wishes *w)
 {
     bool none = w->root && !strcmp(w->root, "none"), wanted = w->root && !none;
@@ -192,7 +167,7 @@ static struct root choose_root(const struct wishes *w)
     g_autoptr(GBytes) image = w->image ? unpack(w->image) : NULL;
 
     if (wanted)
-        r.path = find_root(w->root);
+        r.path = line_find_root(&command_boot, w->root);
     if (w->initrd || has_root(w)) {
         g_free(r.path);
         return (struct root){ ROOT_OTHER, NULL };
@@ -212,36 +187,9 @@ static struct root choose_root(const struct wishes *w)
     return r;
 }
 
-/* Under which name the guest mounts it: its own, if that can stand in a kernel's command line. */
-static const char *mount_name(const struct root *r)
-{
-    bool plain = strspn(r->path, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-_./+") == strlen(r->path);
-
-    return plain ? r->path : "/export";
-}
-
-static void add_export(GPtrArray *line, const struct root *r)
-{
-    g_auto(GStrv) parts = g_strsplit(r->path, ",", -1);
-    g_autofree char *path = g_strjoinv(",,", parts);
-    bool same = mount_name(r) == r->path;
-    g_autofree char *value = g_strdup_printf("path=%s%s", path, same ? "" : ",mount=/export");
-
-    add(line, "-nfs", value);
-}
-
 static bool is_disk(const struct root *r)
 {
     return r->kind == ROOT_DISK || r->kind == ROOT_DISK_INITRD;
-}
-
-static void add_disk(GPtrArray *line, const struct root *r)
-{
-    g_auto(GStrv) parts = g_strsplit(r->path, ",", -1);
-    g_autofree char *path = g_strjoinv(",,", parts);
-    g_autofree char *value = g_strdup_printf("file=%s,if=virtio,format=raw", path);
-
-    add(line, "-drive", value);
 }
 
 /* What the kernel is told of its root; to be freed. */
@@ -253,7 +201,7 @@ static char *root_words(const struct root *r)
         return g_strdup("");
     if (is_disk(r))
         return g_strdup(" root=/dev/vda rw rootwait");
-    return g_strdup_printf(" root=/dev/nfs nfsroot=10.0.2.2:%s%s rw ip=dhcp%s", mount_name(r),
+    return g_strdup_printf(" root=/dev/nfs nfsroot=10.0.2.2:%s%s rw ip=dhcp%s", line_export_name(r->path),
                            r->kind == ROOT_NFS ? ",vers=3,tcp" : "",
                            g_file_test(linuxrc, G_FILE_TEST_IS_SYMLINK | G_FILE_TEST_EXISTS) ? " init=/linuxrc" : "");
 }
@@ -264,11 +212,7 @@ static void add_share(GPtrArray *line, const char *wish)
 
     if (access(path, R_OK | X_OK) || !g_file_test(path, G_FILE_TEST_IS_DIR))
         die("boot: --share %s: %s", wish, access(path, R_OK | X_OK) ? strerror(errno) : "not a directory");
-    g_auto(GStrv) parts = g_strsplit(path, ",", -1);
-    g_autofree char *doubled = g_strjoinv(",,", parts);
-    g_autofree char *fsdev = g_strdup_printf("local,id=armlet.share,security_model=none,path=%s", doubled);
-    add(line, "-fsdev", fsdev);
-    add(line, "-device", "virtio-9p-device,fsdev=armlet.share,mount_tag=share");
+    line_add_share(line, path, false);
 }
 
 static void add_ssh(GPtrArray *line, const char *port)
@@ -278,7 +222,7 @@ static void add_ssh(GPtrArray *line, const char *port)
 
     if (n < 1 || n > 65535)
         die("boot: --ssh=%s: give a port", port);
-    add(line, "-nic", value);
+    line_add(line, "-nic", value);
     warn("once the guest serves it: ssh -p %u root@127.0.0.1", (unsigned)n);
 }
 
@@ -300,14 +244,14 @@ static void add_images(GPtrArray *line, const struct wishes *w, const struct roo
         what.nfs_root = true;
     }
     what.late = w->share && !w->image ? lab_share_modules : NULL;
-    add(line, "-kernel", w->image ? w->image : kernel.image);
+    line_add(line, "-kernel", w->image ? w->image : kernel.image);
     if ((root->kind == ROOT_MEMORY || mounts) &&
         !(initramfs = lab_initramfs_busybox(&what, &err)))
         die("%s", err->message);
     if (initramfs)
-        add(line, "-initrd", initramfs);
+        line_add(line, "-initrd", initramfs);
     else if (w->initrd && strcmp(w->initrd, "none"))
-        add(line, "-initrd", w->initrd);
+        line_add(line, "-initrd", w->initrd);
     g_free(initramfs);
     lab_kernel_clear(&kernel);
 }
@@ -322,31 +266,31 @@ static GPtrArray *make_line(const struct wishes *w)
     g_autofree char *append = g_strconcat(has_console ? "" : "console=ttyAMA0", words, w->share ? " armlet.share=/share" : "",
                                           w->append ? " " : "", w->append, NULL);
 
-    add(line, "-machine", "virt");
-    add(line, "-nographic", NULL);
+    line_add(line, "-machine", "virt");
+    line_add(line, "-nographic", NULL);
     if (w->cpu)
-        add(line, "-cpu", w->cpu);
-    add(line, "-smp", w->smp ? w->smp : smp);
-    add(line, "-m", w->memory ? w->memory : "1G");
+        line_add(line, "-cpu", w->cpu);
+    line_add(line, "-smp", w->smp ? w->smp : smp);
+    line_add(line, "-m", w->memory ? w->memory : "1G");
     add_images(line, w, &root);
-    add(line, "-append", g_strchug(append));
+    line_add(line, "-append", g_strchug(append));
     if (is_disk(&root))
-        add_disk(line, &root);
+        line_add_disk(line, root.path);
     else if (root.path)
-        add_export(line, &root);
+        line_add_export(line, root.path);
     if (w->share)
         add_share(line, w->share);
     g_free(root.path);
     if (w->panic_exit)
-        add(line, "-action", "panic=exit-failure");
+        line_add(line, "-action", "panic=exit-failure");
     if (w->ssh)
         add_ssh(line, w->ssh);
     if (w->gdb) {
-        add(line, "-gdb", *w->gdb ? w->gdb : "tcp::1234");
-        add(line, "-S", NULL);
+        line_add(line, "-gdb", *w->gdb ? w->gdb : "tcp::1234");
+        line_add(line, "-S", NULL);
     }
     for (char **p = w->rest; p && *p; p++)
-        add(line, *p, NULL);
+        line_add(line, *p, NULL);
     return line;
 }
 

@@ -15,19 +15,22 @@
 #include "lab/lab.h"
 #include "machine/boot.h"
 #include "main/commands.h"
+#include "main/line.h"
 #include "main/results.h"
 #include "main/session.h"
 
 struct wishes {
-    const char *series, *smp, *memory, *cpu, *append, *log, *timeout, *hang, *cwd, *share, *junit;
+    const char *series, *smp, *memory, *cpu, *append, *log, *timeout, *hang, *cwd, *share, *junit, *root;
     GPtrArray *env, *qemu;
     bool no_tty, keep_going, timing, verbose, no_share, read_only, ktap;
 };
 
-/* A directory of the host in the guest. */
+/* What of the host the guest has: a directory, and its root. */
 struct share {
     char *host;        /* NULL: none */
     const char *guest; /* where it is mounted */
+    char *root;        /* a directory or an image; NULL: none, but busybox in memory */
+    bool disk;         /* an image */
 };
 
 #define TEXT(field, name, argument, help, complete) \
@@ -42,6 +45,7 @@ static const struct cli_option options[] = {
     TEXT(share, "share", "DIR", "the directory that the guest shares (default: the current one)", "dir"),
     FLAG(read_only, "read-only", "the guest may not write to it"),
     FLAG(no_share, "no-share", "the guest shares none"),
+    TEXT(root, "root", "DIR|IMAGE", "the command's root: a directory by NFS, an image, a name; default: busybox in memory", "file"),
     TEXT(cwd, "cwd", "DIR", "the command's working directory in the guest (default: the shared one)", NULL),
     { "env", CLI_LIST, offsetof(struct wishes, env), "NAME[=VALUE]",
       "an environment variable for the command; without =VALUE ours", NULL },
@@ -178,6 +182,10 @@ static char **make_job(const struct wishes *w, const struct share *share, bool t
         assign(job, "share", share->guest);
         assign(job, "shareflags", w->read_only ? "ro" : "rw");
     }
+    if (share->root) {
+        assign(job, "root", share->disk ? "/dev/vda" : line_export_name(share->root));
+        assign(job, "disk", share->disk ? "1" : "");
+    }
     if (tty)
         assign_terminal(job);
     for (guint i = 0; w->env && i < w->env->len; i++)
@@ -193,18 +201,13 @@ static char **make_job(const struct wishes *w, const struct share *share, bool t
 
 /* --- the machine ------------------------------------------------------------------------------------------------ */
 
-static void add(GPtrArray *line, const char *option, const char *value)
-{
-    g_ptr_array_add(line, g_strdup(option));
-    if (value)
-        g_ptr_array_add(line, g_strdup(value));
-}
-
 /* The options that a kernel of the user's must have been built with, where its configuration can be found. */
 static void check_kernel(const char *image, const struct share *share)
 {
     static const char *const always[] = { "BLK_DEV_INITRD", "BINFMT_ELF", "BINFMT_SCRIPT", "DEVTMPFS", "PROC_FS", "SYSFS",
                                           "TMPFS", "VIRTIO_MMIO", "VIRTIO_CONSOLE", "SERIAL_AMBA_PL011_CONSOLE", NULL };
+    static const char *const network[] = { "VIRTIO_PCI", "VIRTIO_NET", "NFS_FS", "NFS_V3", NULL };
+    static const char *const disk[] = { "VIRTIO_PCI", "VIRTIO_BLK", "EXT4_FS", NULL };
     static const char *const shared[] = { "NET_9P", "NET_9P_VIRTIO", "9P_FS", NULL };
     g_autofree char *data = NULL, *config = NULL, *missing = NULL;
     GError *err = NULL;
@@ -222,10 +225,27 @@ static void check_kernel(const char *image, const struct share *share)
         cli_fail(&command_run, "%s cannot run commands; it lacks %s", image, missing);
     if (share->host && (missing = kconfig_missing(config, shared)))
         cli_fail(&command_run, "%s cannot share a directory (--no-share does without); it lacks %s", image, missing);
+    if (share->root && (missing = kconfig_missing(config, share->disk ? disk : network)))
+        cli_fail(&command_run, "%s cannot have its root there; it lacks %s", image, missing);
 }
 
-static void add_images(GPtrArray *line, const struct wishes *w, const char *image)
+/* Modules that the agent loads for what it mounts; ends in NULL.  g_free() the array. */
+static const char **late_modules(const struct share *share)
 {
+    const char *const *lists[] = { share->host ? lab_share_modules : NULL,
+                                   !share->root ? NULL : share->disk ? lab_disk_modules : lab_nfs_modules };
+    GPtrArray *all = g_ptr_array_new();
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(lists); i++)
+        for (const char *const *m = lists[i]; m && *m; m++)
+            g_ptr_array_add(all, (gpointer)*m);
+    g_ptr_array_add(all, NULL);
+    return (const char **)g_ptr_array_free(all, FALSE);
+}
+
+static void add_images(GPtrArray *line, const struct wishes *w, const char *image, const struct share *share)
+{
+    g_autofree const char **late = late_modules(share);
     struct lab_initramfs what = { .agent = true };
     struct lab_kernel kernel = { 0 };
     GError *err = NULL;
@@ -236,13 +256,13 @@ static void add_images(GPtrArray *line, const struct wishes *w, const char *imag
             cli_fail(&command_run, "%s", err->message);
         what.kernel = &kernel;
         what.modules = lab_agent_modules;
-        what.late = lab_share_modules;
+        what.late = late;
     }
     initramfs = lab_initramfs_busybox(&what, &err);
     if (!initramfs)
         cli_fail(&command_run, "%s", err->message);
-    add(line, "-kernel", image ? image : kernel.image);
-    add(line, "-initrd", initramfs);
+    line_add(line, "-kernel", image ? image : kernel.image);
+    line_add(line, "-initrd", initramfs);
     g_free(initramfs);
     lab_kernel_clear(&kernel);
 }
@@ -257,11 +277,11 @@ static void add_words(GPtrArray *line, const char *words)
     if (!g_shell_parse_argv(words, &n, &list, &err))
         cli_fail(&command_run, "--qemu %s: %s", words, err->message);
     for (char **p = list; *p; p++)
-        add(line, *p, NULL);
+        line_add(line, *p, NULL);
 }
 
 /* log: all of the kernel's log is wanted. */
-static GPtrArray *make_line(const struct wishes *w, const char *image, bool log)
+static GPtrArray *make_line(const struct wishes *w, const char *image, const struct share *share, bool log)
 {
     GPtrArray *line = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *smp = g_strdup_printf("%u", MIN(g_get_num_processors(), 4));
@@ -272,16 +292,16 @@ static GPtrArray *make_line(const struct wishes *w, const char *image, bool log)
     g_autofree char *append = g_strconcat("console=ttyAMA0 cryptomgr.notests loglevel=", w->log || w->verbose || log ? "8" : "5",
                                           w->append ? " " : "", w->append, NULL);
 
-    add(line, "-machine", "virt");
-    add(line, "-nodefaults", NULL);
-    add(line, "-display", "none");
-    add(line, "-no-reboot", NULL);
+    line_add(line, "-machine", "virt");
+    line_add(line, "-nodefaults", NULL);
+    line_add(line, "-display", "none");
+    line_add(line, "-no-reboot", NULL);
     if (w->cpu)
-        add(line, "-cpu", w->cpu);
-    add(line, "-smp", w->smp ? w->smp : smp);
-    add(line, "-m", w->memory ? w->memory : "1G");
-    add_images(line, w, image);
-    add(line, "-append", append);
+        line_add(line, "-cpu", w->cpu);
+    line_add(line, "-smp", w->smp ? w->smp : smp);
+    line_add(line, "-m", w->memory ? w->memory : "1G");
+    add_images(line, w, image, share);
+    line_add(line, "-append", append);
     for (guint i = 0; w->qemu && i < w->qemu->len; i++)
         add_words(line, g_ptr_array_index(w->qemu, i));
     return line;
@@ -311,15 +331,18 @@ static void choose_share(const struct wishes *w, struct share *share)
     share->guest = is_the_guests(share->host) ? "/host" : share->host;
 }
 
-static void add_share(GPtrArray *line, const struct share *share, bool read_only)
+static void choose_root(const struct wishes *w, struct share *share)
 {
-    g_auto(GStrv) parts = g_strsplit(share->host, ",", -1);
-    g_autofree char *path = g_strjoinv(",,", parts);
-    g_autofree char *fsdev = g_strdup_printf("local,id=armlet.share,security_model=none,readonly=%s,path=%s",
-                                             read_only ? "on" : "off", path);
+    if (!w->root)
+        return;
+    share->root = line_find_root(&command_run, w->root);
+    share->disk = !g_file_test(share->root, G_FILE_TEST_IS_DIR);
+}
 
-    add(line, "-fsdev", fsdev);
-    add(line, "-device", "virtio-9p-device,fsdev=armlet.share,mount_tag=share");
+static void add_network_root(GPtrArray *line, const char *root)
+{
+    line_add(line, "-nic", "user");
+    line_add_export(line, root);
 }
 
 static void check_words(char **argv, char **command, const struct wishes *w)
@@ -363,18 +386,24 @@ static int run(int argc, char **argv)
     struct results *results = w.ktap ? results_new() : NULL;
     struct session_options o = session_options(&w, results, from_log);
     choose_share(&w, &share);
+    choose_root(&w, &share);
     o.job = make_job(&w, &share, o.tty, from_log ? nothing : command);
     if (argv[0])
         check_kernel(argv[0], &share);
-    GPtrArray *line = make_line(&w, argv[0], from_log);
+    GPtrArray *line = make_line(&w, argv[0], &share, from_log);
+    if (share.root && share.disk)
+        line_add_disk(line, share.root);
+    else if (share.root)
+        add_network_root(line, share.root);
     if (share.host)
-        add_share(line, &share, w.read_only);
+        line_add_share(line, share.host, w.read_only);
     int status = session_run(line, &o);
     if (results && !results_end(results, w.junit) && !status)
         status = EXIT_FAILURE;
     g_ptr_array_free(line, TRUE);
     g_strfreev(o.job);
     g_free(share.host);
+    g_free(share.root);
     return status;
 }
 

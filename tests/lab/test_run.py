@@ -93,6 +93,22 @@ def test_root_directory_is_shared_aside():
     assert r.returncode == 0 and r.stdout.startswith(b"/host\netc/passwd\nBusyBox"), r.stderr
 
 
+@pytest.mark.parametrize("form", ["dir", "ext4"])
+def test_root(tmp_path, form):
+    r = armlet("rootfs", "make", str(tmp_path / "root"), "--format", form)
+    assert r.returncode == 0, r.stderr
+    (tmp_path / "work").mkdir()
+    r = script("pwd; mount | grep ' / '; ls -d /root/hello; echo kept > /root/kept; echo out > out; exit 7",
+               options=["--root", str(tmp_path / "root")], cwd=tmp_path / "work")
+    out = r.stdout.decode()
+    assert r.returncode == 7 and out.startswith(f"{tmp_path}/work\n") and out.endswith("/root/hello\n"), r.stderr
+    assert ("type nfs" if form == "dir" else "/dev/vda on / type ext4") in out
+    assert (tmp_path / "work" / "out").read_text() == "out\n"
+    if form == "dir":
+        assert (tmp_path / "root/root/kept").read_text() == "kept\n"
+    assert run("cat", "/root/kept", options=["--root", str(tmp_path / "root")]).stdout == b"kept\n"
+
+
 # --- verdicts -------------------------------------------------------------------------------------------------
 
 VERDICTS = [
@@ -267,6 +283,7 @@ def test_escape_key_ends_the_machine(terminal):
     (["--env", "1=2", "--", "true"], "--env 1=2"),
     (["--share", "/no/such/place", "--", "true"], "--share /no/such/place: No such file"),
     (["--share", "/etc/passwd", "--", "true"], "not a directory"),
+    (["--root", "/no/such/root", "--", "true"], "--root /no/such/root: No such file"),
     (["--share", "/tmp", "--no-share", "--", "true"], "not both"),
     (["--log", "/no/such/place/log", "--", "true"], "/no/such/place/log"),
 ])
