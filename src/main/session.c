@@ -26,6 +26,7 @@
 #include "lab/klog.h"
 #include "machine/machine.h"
 #include "main/commands.h"
+#include "main/line.h"
 
 enum { GRACE_MS = 1500, FLUSH_MS = 5, LOG_KEEP = 1 << 20 };
 
@@ -405,26 +406,20 @@ static gboolean on_resize(gpointer opaque)
 
 /* --- life --------------------------------------------------------------------------------------------------------- */
 
-static void add(GPtrArray *line, const char *option, const char *value)
-{
-    g_ptr_array_add(line, g_strdup(option));
-    if (value)
-        g_ptr_array_add(line, g_strdup(value));
-}
-
 static void add_devices(GPtrArray *line, bool tty)
 {
-    add(line, "-serial", "chardev:armlet.log");
-    add(line, "-device", "virtio-serial-device");
-    add(line, "-device", "virtserialport,nr=1,chardev=armlet.control,name=armlet.control");
+    line_add(line, "-serial", "chardev:armlet.log");
+    line_add(line, "-panic-report", NULL);
+    line_add(line, "-device", "virtio-serial-device");
+    line_add(line, "-device", "virtserialport,nr=1,chardev=armlet.control,name=armlet.control");
     if (tty) {
-        add(line, "-chardev", "stdio,id=armlet.tty,signal=off,mux=on");
-        add(line, "-device", "virtconsole,nr=0,chardev=armlet.tty");
+        line_add(line, "-chardev", "stdio,id=armlet.tty,signal=off,mux=on");
+        line_add(line, "-device", "virtconsole,nr=0,chardev=armlet.tty");
         return;
     }
-    add(line, "-device", "virtserialport,nr=2,chardev=armlet.in,name=armlet.in");
-    add(line, "-device", "virtserialport,nr=3,chardev=armlet.out,name=armlet.out");
-    add(line, "-device", "virtserialport,nr=4,chardev=armlet.err,name=armlet.err");
+    line_add(line, "-device", "virtserialport,nr=2,chardev=armlet.in,name=armlet.in");
+    line_add(line, "-device", "virtserialport,nr=3,chardev=armlet.out,name=armlet.out");
+    line_add(line, "-device", "virtserialport,nr=4,chardev=armlet.err,name=armlet.err");
 }
 
 static void make_port(struct port *p, const char *id)

@@ -133,6 +133,7 @@ def test_verdict(text, status, words):
 def test_report_comes_with_the_verdict():
     r = script("echo c > /proc/sysrq-trigger")
     report = r.stderr.decode()
+    assert "armlet: report: Kernel panic" in report and "task sh, pid" in report
     assert "Call trace:" in report and "end Kernel panic - not syncing: sysrq triggered crash" in report
 
 
