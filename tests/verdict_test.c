@@ -320,7 +320,8 @@ static void test_missing_options(void **state)
 
 static void test_damaged_config_in_an_image(void **state)
 {
-    g_autoptr(GBytes) image = g_bytes_new_static("xxIKCFG_ST\x1f\x8b\x08 no gzip IKCFG_EDxx", 35);
+    static const char damaged[] = "xxIKCFG_ST\x1f\x8b\x08 no gzip IKCFG_EDxx";
+    g_autoptr(GBytes) image = g_bytes_new_static(damaged, sizeof(damaged));
     g_autoptr(GBytes) open_end = g_bytes_new_static("xxIKCFG_ST", 10);
 
     assert_null(kconfig_find("/nonexistent/Image", image));
