@@ -2,12 +2,12 @@
  * The file server joined to the networks.  See exports.h.
  *
  * A call is answered on the thread of the network that it came by, within the burst that brought it: that is the
- * shortest way.  What has to wait for the host's disk goes to one worker thread instead, and so does everything that
- * comes while the worker holds the server, so that a network never waits for a disk longer than a look at a cold
- * directory takes.
+ * shortest way.  What has to wait for the host's disk goes to a few worker threads instead, and so does what comes while
+ * one of them holds the server, so that a network never waits for a disk longer than a look at a cold directory takes.
+ * The wait for the disk itself (fsync) does not hold the server, and several at once cost the host little more than one.
  *
- * Threading: struct link and struct conn belong to their network's thread, within bursts; jobs go to the worker by
- * one queue and come back by the link's.
+ * Threading: struct link and struct conn belong to their network's thread, within bursts; jobs go to the workers
+ * by one queue and come back by the link's.
  */
 #include "machine/exports.h"
 
@@ -22,15 +22,15 @@
 #include "nfs/nfs.h"
 #include "nfs/stream.h"
 
-enum { RECORD_MARK = 4, SMALL_REPLY = 16384, POOL_MAX = 8, DATAGRAM_JOBS_MAX = 256 };
+enum { RECORD_MARK = 4, SMALL_REPLY = 16384, POOL_MAX = 8, WORKERS = 4, DATAGRAM_JOBS_MAX = 256 };
 #define IDLE_US INT64_C(1700000)
 G_STATIC_ASSERT(NFS_REPLY_ROOM >= LOCAL_HEADROOM + RECORD_MARK);
 
 struct exports {
     struct nfs_server *server;
     GMutex lock; /* server */
-    GThread *worker;
-    GAsyncQueue *jobs; /* struct job; one without a link ends the worker */
+    GThread *workers[WORKERS];
+    GAsyncQueue *jobs; /* struct job; one without a link ends a worker */
     gint waiting;      /* atomic: jobs that are not answered */
     GPtrArray *links;  /* struct link */
     GMutex pool_lock;
@@ -50,10 +50,10 @@ struct conn {
     struct link *link;
     struct local_stream *stream;
     struct nfs_stream *records;
-    size_t held; /* bytes of calls that the worker has */
+    size_t held; /* bytes of calls that workers have */
 };
 
-/* A call for the worker. */
+/* A call for a worker. */
 struct job {
     struct link *link;
     bool tcp;
@@ -138,7 +138,17 @@ static void send_record(struct link *link, struct local_stream *stream, struct n
     *reply = take_reply(link->all);
 }
 
-/* --- the worker ------------------------------------------------------------------------------------------- */
+/* --- the workers ------------------------------------------------------------------------------------------- */
+
+static void let_go(void *arg)
+{
+    g_mutex_unlock(&((struct exports *)arg)->lock);
+}
+
+static void take_again(void *arg)
+{
+    g_mutex_lock(&((struct exports *)arg)->lock);
+}
 
 static gpointer work(gpointer opaque)
 {
@@ -210,14 +220,14 @@ static void queue_job(struct link *link, struct conn *conn, const struct local_p
 
 /* --- calls ------------------------------------------------------------------------------------------------ */
 
-/* NFS_WAITS also when the worker is busy: nobody waits here. */
+/* NFS_WAITS also when a worker holds the server: nobody waits here. */
 static enum nfs_outcome try_call(struct link *link, bool tcp, const void *msg, size_t len)
 {
     struct exports *all = link->all;
     enum nfs_outcome outcome;
 
     link->last_call = g_get_monotonic_time();
-    if (g_atomic_int_get(&all->waiting) || !g_mutex_trylock(&all->lock))
+    if (!g_mutex_trylock(&all->lock))
         return NFS_WAITS;
     outcome = nfs_server_try(all->server, msg, len, tcp, link->reply);
     g_mutex_unlock(&all->lock);
@@ -425,12 +435,14 @@ static bool start(const struct nfs_export *list, size_t n, struct netdevs *nets,
     *out = all;
     if (!all->server)
         return false;
+    nfs_server_set_waiting(all->server, let_go, take_again, all);
     for (unsigned i = 0; i < netdevs_count(nets); i++)
         if (user_net_host(netdevs_get(nets, i)).s_addr)
             join(all, netdevs_get(nets, i));
     if (!all->links->len)
         warn("-nfs: there is no network that the guest could reach it by");
-    all->worker = g_thread_new("nfs", work, all);
+    for (unsigned i = 0; i < WORKERS; i++)
+        all->workers[i] = g_thread_new("nfs", work, all);
     return true;
 }
 
@@ -462,10 +474,10 @@ void exports_free(struct exports *all)
 {
     if (!all)
         return;
-    if (all->worker) {
+    for (unsigned i = 0; i < WORKERS && all->workers[i]; i++)
         g_async_queue_push(all->jobs, g_new0(struct job, 1));
-        g_thread_join(all->worker);
-    }
+    for (unsigned i = 0; i < WORKERS && all->workers[i]; i++)
+        g_thread_join(all->workers[i]);
     g_ptr_array_free(all->links, TRUE);
     g_async_queue_unref(all->jobs);
     nfs_server_free(all->server);

@@ -46,6 +46,24 @@ static bool must_wait(struct node *node)
     return node->tree->waits;
 }
 
+/* 0 or -errno.  Others may use the tree meanwhile, and close what the node has open. */
+static int sync_file(struct node *node, int fd, bool all)
+{
+    struct tree *tree = node->tree;
+    int own = tree->wait_begin ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1, err;
+
+    if (own < 0)
+        return (all ? fsync(fd) : fdatasync(fd)) < 0 ? -errno : 0;
+    node->pins++;
+    tree->wait_begin(tree->wait_arg);
+    err = (all ? fsync(own) : fdatasync(own)) < 0 ? -errno : 0;
+    close(own);
+    tree->wait_end(tree->wait_arg);
+    tree->patient = true;
+    node->pins--;
+    return err;
+}
+
 static ssize_t read_some(struct tree *tree, int fd, void *buf, size_t len, uint64_t offset)
 {
     struct iovec v = {buf, len};
@@ -134,9 +152,9 @@ ssize_t tree_write(struct node *node, const struct cred *cred, const void *buf, 
             break;
         done += (size_t)n;
     }
-    if (stable && len && fdatasync(fd) < 0)
-        return -errno;
-    return (ssize_t)done;
+    if (stable && len)
+        err = sync_file(node, fd, false);
+    return err ? err : (ssize_t)done;
 }
 
 int tree_commit(struct node *node)
@@ -153,7 +171,7 @@ int tree_commit(struct node *node)
     fd = node_file(node, false);
     if (fd < 0)
         return fd;
-    err = fsync(fd) < 0 ? -errno : 0;
+    err = sync_file(node, fd, true);
     /* A client commits at close: now the host may run the program that was just written. */
     if (node->fd_kind == FD_WRITE)
         node_close(node);

@@ -82,6 +82,12 @@ enum nfs_outcome { NFS_SILENT, NFS_ANSWERED, NFS_WAITS };
 enum nfs_outcome nfs_server_try(struct nfs_server *server, const void *rpc, size_t len, bool tcp,
                                 struct nfs_reply *reply);
 
+/*
+ * Optional: called around each wait for the host's disk, so that the caller can let go of his lock, and other calls
+ * be made meanwhile (the one that waits goes on after end()).  Without them a server makes one call at a time.
+ */
+void nfs_server_set_waiting(struct nfs_server *server, void (*begin)(void *arg), void (*end)(void *arg), void *arg);
+
 /* Optional, about once a second: closes files that nobody used for a while, so that the host can run or
  * unmount them. */
 void nfs_server_tick(struct nfs_server *server);

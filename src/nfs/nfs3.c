@@ -833,9 +833,9 @@ static void commit(struct rpc_call *call)
     if (call->bad)
         return;
     err = find(call, fh, &node);
-    take_pre(node, &pre);
     if (!err)
         err = tree_commit(node);
+    take_pre(node, &pre); /* what others did during the wait must not look as if nothing had happened */
     rpc_put_u32(call, status_of(err));
     put_wcc(call, &pre, node);
     if (!err)

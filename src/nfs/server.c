@@ -175,6 +175,15 @@ static bool answer(struct nfs_server *server, const void *rpc, size_t len, bool 
     return reply->len > 0;
 }
 
+void nfs_server_set_waiting(struct nfs_server *server, void (*begin)(void *), void (*end)(void *), void *arg)
+{
+    for (size_t i = 0; i < server->n_trees; i++) {
+        server->trees[i]->wait_begin = begin;
+        server->trees[i]->wait_end = end;
+        server->trees[i]->wait_arg = arg;
+    }
+}
+
 bool nfs_server_call(struct nfs_server *server, const void *rpc, size_t len, bool tcp,
                      struct nfs_reply *reply)
 {

@@ -688,7 +688,7 @@ void tree_begin(struct tree *tree)
     for (unsigned n = 0; tree->nodes.length > tree->max_nodes && n < 16; n++) {
         struct node *node = tree->nodes.tail->data;
 
-        if (node == tree->root || node->children) {
+        if (node == tree->root || node->children || node->pins) {
             g_queue_unlink(&tree->nodes, &node->node_link);
             g_queue_push_head_link(&tree->nodes, &node->node_link);
         } else {

@@ -81,6 +81,7 @@ struct node {
     struct node_key host; /* the host's; differs from id only for what was replaced */
     uint32_t type;        /* S_IFMT of the host */
     struct place *places;
+    unsigned pins;     /* calls that wait for the disk and go on with this node */
     unsigned children; /* places that have this node as parent */
     int fd;
     enum fd_kind fd_kind;
@@ -98,6 +99,8 @@ struct tree {
     bool readonly, real, xattr;
     bool patient; /* this call may wait for the disk; if not, it sets `waits' and does nothing (-EAGAIN) */
     bool waits;
+    void (*wait_begin)(void *arg), (*wait_end)(void *arg); /* around waits for the disk; may be NULL */
+    void *wait_arg;
     bool no_nowait; /* the host's file system cannot say whether a read would wait */
     uint32_t id; /* in handles */
     uid_t uid;
