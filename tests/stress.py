@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""stress-ng --verify in a guest, class by class.
+
+    stress.py [-c CLASS,...] [-t SECONDS] ARMLET...   each stressor of the classes for so long; ARMLET... is the emulator's
+                                                      command line, to which -kernel, -initrd and -append are added
+
+stress-ng and its libraries are Debian's, for arm64.  A class passes when no stressor says that an answer is wrong or ends
+by itself; what the kernel or its configuration lacks is skipped by stress-ng.
+"""
+import argparse
+import re
+import sys
+
+import guestjobs
+import inputs
+
+PACKAGES = ["stress-ng", "libapparmor1", "libbsd0", "libmd0", "libc6", "libgcc-s1", "libcrypt1", "libegl1", "libglvnd0",
+            "libgbm1", "libgles2", "libdrm2", "libwayland-server0", "libexpat1", "libffi8", "libxcb-randr0", "libxcb1", "libxau6",
+            "libxdmcp6", "libjpeg62-turbo", "libjudydebian1", "libkmod2", "libsctp1", "libxxhash0", "zlib1g", "liblzma5",
+            "libzstd1", "libssl3"]
+CLASSES = ["cpu", "cpu-cache", "memory", "vm", "scheduler", "os", "interrupt", "pipe"]
+# Not answers but the machine's own limits: these fail on any guest of this size.
+LEFT_OUT = ["oom-pipe", "bad-altstack", "watchdog", "smi", "dev", "binderfs", "physpage"]
+GOOD = ("0", "3", "4")  # done; no resources; not implemented
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("-c", default=",".join(CLASSES))
+    parser.add_argument("-t", default="1")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    args = parser.parse_args()
+    if not args.command:
+        parser.error("what to run it with is missing")
+    tree = inputs.debian_tree(PACKAGES, with_dependencies=False)
+    jobs = [(name, 1500, f"/usr/bin/stress-ng --class {name} --seq 4 --timeout {args.t} --verify --metrics-brief --temp-path /tmp "
+                         f"--vm-bytes 128m --exclude {','.join(LEFT_OUT)}") for name in args.c.split(",")]
+    results = guestjobs.run(args.command, jobs, [], 3500, ["-v"], base=tree)
+    for name, (status, output) in results.items():
+        wrong = [line for line in output if re.search(r"stress-ng: (fail|error):", line)]
+        print(f"{name}: {sum('successful' in line for line in output)} runs ended well", *wrong, sep="\n  ")
+        if status in GOOD:
+            results[name] = ("a stressor failed", output) if wrong else ("0", output)
+    return guestjobs.judge(jobs, results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
