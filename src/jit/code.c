@@ -23,6 +23,7 @@
 
 #include "base/report.h"
 #include "cpu/cluster.h"
+#include "jit/check.h"
 #include "jit/dump.h"
 #include "jit/opt.h"
 
@@ -66,7 +67,8 @@ struct jit_code {
     struct jit_code_stats stats;
     struct emit emit;
     struct ir_block block;
-    uint16_t uses[IR_MAX];
+    uint16_t uses[IR_MAX + MAX_GROUPS];
+    struct snapshot snap[MAX_GROUPS];
 };
 
 /* --- memory ------------------------------------------------------------------------------------------------ */
@@ -340,6 +342,17 @@ static void dump_before(const struct jit_code *code, const struct cpu *cpu, enum
         jit_dump_ir(which, cpu->pc, &code->block);
 }
 
+static void find_groups(struct jit_code *code)
+{
+    struct emit *e = &code->emit;
+
+    e->ngroups = opt_groups(&code->block, e->group, e->member);
+    if (unlikely(jit_check_mmu)) { /* every access is to be looked at */
+        e->ngroups = 0;
+        memset(e->member, 0, code->block.n);
+    }
+}
+
 /* Host code for as much of the place as there is some; false: for not even one instruction. */
 static bool emit_place(struct jit_code *code, const struct cpu *cpu, const struct jit_place *at, const uint8_t **cross,
                        const uint8_t **inside)
@@ -353,6 +366,7 @@ static bool emit_place(struct jit_code *code, const struct cpu *cpu, const struc
         if (dump)
             dump_before(code, cpu, TRACE_OP);
         opt_forward(&code->block);
+        find_groups(code);
         opt_dead(&code->block, code->uses);
         opt_lazy(&code->block);
         if (dump)
@@ -360,6 +374,7 @@ static bool emit_place(struct jit_code *code, const struct cpu *cpu, const struc
         code->emit.x = (struct x86){ .p = s->free, .start = s->free, .end = s->end, .exec = code->rx - code->rw };
         code->emit.mode = at->mode;
         code->emit.stubs = &code->stubs;
+        code->emit.snap = code->snap;
         if (emit_block(&code->emit, &code->block, code->uses, (unsigned)(at->pa & (MEM_PAGE_SIZE - 1)), &entry[0],
                        &entry[1])) {
             *cross = entry[0] + code->emit.x.exec;

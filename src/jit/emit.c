@@ -13,7 +13,6 @@
 #include "jit/emit.h"
 
 #include "base/report.h"
-#include "jit/opt.h"
 #include "jit/x86_sse.h"
 
 const uint8_t jit_temps[TEMPS] = { RAX, RCX, RDX, RSI };
@@ -1976,8 +1975,10 @@ static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
     case IR_insn:
         e->insn = id == 1 ? 0 : e->insn + 1;
         e->off = (int32_t)(int64_t)ir->imm;
-        e->insn_code[e->insn] = e->x.p;
-        e->insn_off[e->insn] = e->off;
+        if (!e->no_groups) {
+            e->insn_code[e->insn] = e->x.p;
+            e->insn_off[e->insn] = e->off;
+        }
         *state_ran = false;
         e->leave = AFTER_C;
         break;
@@ -2055,6 +2056,79 @@ static void emit_state_cold(struct emit *e, const struct cold *c)
     x86_jmp_to(&e->x, c->back);
 }
 
+#define EACH_ARRAY(do) do(tmp) do(spill) do(wslot) do(xreg) do(gx_live) do(gw_live)
+
+void emit_snapshot(struct emit *e, unsigned group)
+{
+    struct snapshot *s = &e->snap[group];
+    unsigned n = e->block->n + e->ngroups;
+
+    memcpy(s->loc, e->loc, n * sizeof *s->loc);
+    memcpy(s->uses, e->uses, n * sizeof *s->uses);
+    memcpy(s->done, e->done, n * sizeof *s->done);
+    memcpy(s->copy, e->copy, n);
+    memcpy(s->xof, e->xof, n);
+    memcpy(s->zext, e->zext, n);
+#define SAVE(field) memcpy(s->field, e->field, sizeof s->field);
+    EACH_ARRAY(SAVE)
+#undef SAVE
+    s->mem_f = e->mem_f;
+    s->lazy = e->lazy;
+    s->insn = e->insn;
+    s->off = e->off;
+}
+
+static void restore_snapshot(struct emit *e, unsigned group)
+{
+    const struct snapshot *s = &e->snap[group];
+    unsigned n = e->block->n + e->ngroups;
+
+    memcpy(e->loc, s->loc, n * sizeof *s->loc);
+    memcpy(e->uses, s->uses, n * sizeof *s->uses);
+    memcpy(e->done, s->done, n * sizeof *s->done);
+    memcpy(e->copy, s->copy, n);
+    memcpy(e->xof, s->xof, n);
+    memcpy(e->zext, s->zext, n);
+#define RESTORE(field) memcpy(e->field, s->field, sizeof s->field);
+    EACH_ARRAY(RESTORE)
+#undef RESTORE
+    e->mem_f = s->mem_f;
+    e->lazy = s->lazy;
+    e->insn = s->insn;
+    e->off = s->off;
+    unlock_all(e);
+    emit_clobber_flags(e);
+}
+
+/*
+ * A group that is not in one page that the TLB has: its instructions once more, each access by itself, and on with the
+ * next block.
+ */
+static void emit_group_cold(struct emit *e, unsigned number)
+{
+    const struct group *g = &e->group[number];
+    bool state_ran = false;
+    unsigned i;
+
+    restore_snapshot(e, number);
+    e->no_groups = true;
+    for (i = g->first; i < e->block->n && !e->failed && !e->x.full; i++) {
+        if (i > g->last && op_of(e, i)->op == IR_insn)
+            break;
+        e->at = i;
+        if (!e->done[i])
+            emit_op(e, op_of(e, i), &state_ran);
+    }
+    if (i == e->block->n || e->failed || e->x.full)
+        return;
+    int32_t rest = (int32_t)(e->block->insns - e->insn) - 1;
+    if (e->lazy)
+        flags_to_memory(e, e->lazy, in_host(e, e->lazy));
+    if (rest)
+        x86_alu_mi(&e->x, true, ALU_SUB, CPU_MEM(icount), rest);
+    emit_goto(e, op_of(e, i)->imm);
+}
+
 static void emit_cold_code(struct emit *e)
 {
     for (unsigned i = 0; i < e->ncold && !e->x.full; i++) {
@@ -2066,6 +2140,7 @@ static void emit_cold_code(struct emit *e)
             x86_u32(&e->x, (uint32_t)(c->from - e->x.p));
             x86_u32(&e->x, e->links[c->id].page_off);
             break;
+        case COLD_GROUP: emit_group_cold(e, c->bytes); break;
         case COLD_STACK: /* full: start afresh */
             x86_load(&e->x, true, RSP, HOT(HOT_RS_TOP));
             x86_jmp_to(&e->x, c->back);
@@ -2091,7 +2166,7 @@ static void find_hints(struct emit *e)
     for (unsigned i = 1; i < b->n; i++) {
         const struct ir *ir = &b->ir[i];
         e->hint[i] = 0;
-        if (ir_info[ir->op].effects & (IE_FAULT | IE_STATE | IE_END))
+        if (ir_info[ir->op].effects & (IE_FAULT | IE_STATE | IE_END) || (ir->op == IR_insn && ir->x))
             barrier = i;
         if (ir->op == IR_get_x)
             read[ir->k] = (uint16_t)i;
@@ -2107,7 +2182,7 @@ bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned
 {
     bool state_ran = false;
 
-    memset(e->loc, 0, block->n * sizeof *e->loc);
+    memset(e->loc, 0, (block->n + MAX_GROUPS) * sizeof *e->loc);
     memset(e->done, 0, block->n * sizeof *e->done);
     memset(e->tmp, 0, sizeof e->tmp);
     memset(e->spill, 0, sizeof e->spill);
@@ -2115,8 +2190,11 @@ bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned
     memset(e->gx_live, 0, sizeof e->gx_live);
     memset(e->gw_live, 0, sizeof e->gw_live);
     memset(e->xreg, 0, sizeof e->xreg);
-    memset(e->xof, 0, block->n);
+    memset(e->xof, 0, block->n + MAX_GROUPS);
     memset(e->zext, 0, block->n);
+    e->no_groups = false;
+    for (unsigned i = 0; i < e->ngroups; i++)
+        uses[e->group[i].addend] = e->group[i].uses;
     e->xlocked = 0;
     emit_find_needs(e, block);
     e->block = block;

@@ -7,6 +7,7 @@
 #ifndef ARMLET_JIT_EMIT_H
 #define ARMLET_JIT_EMIT_H
 
+#include "jit/opt.h"
 #include "jit/state.h"
 
 enum loc_kind {
@@ -56,6 +57,18 @@ enum { MAX_COLD = 1024, MAX_LINKS = 32 };
 enum { COPY_SPILL = 64 };
 enum in_host { NOT_IN_HOST, IN_HOST, IN_HOST_INVERTED };
 
+/* The allocator's state; see struct emit. */
+struct snapshot {
+    struct loc loc[GROUP_IR_MAX];
+    uint16_t uses[GROUP_IR_MAX];
+    bool done[GROUP_IR_MAX];
+    uint8_t copy[GROUP_IR_MAX], xof[GROUP_IR_MAX], zext[GROUP_IR_MAX];
+    uint16_t tmp[TEMPS], spill[SPILLS], wslot[W_SLOTS], xreg[XMMS], gx_live[32], gw_live[32];
+    uint16_t mem_f, lazy;
+    unsigned insn;
+    int32_t off;
+};
+
 struct emit {
     struct x86 x;
     struct ir_block *block;
@@ -64,16 +77,16 @@ struct emit {
     unsigned insn;       /* index of the current one */
     int32_t off;         /* its offset from the first */
     unsigned at;         /* index of the current operation */
-    struct loc loc[IR_MAX];
+    struct loc loc[IR_MAX + MAX_GROUPS];
     uint16_t hint[IR_MAX]; /* guest register + 1 that the value is set to soon */
     bool done[IR_MAX];     /* emitted together with an earlier operation */
     uint16_t tmp[TEMPS];   /* value in each, 0: free */
     uint8_t locked;        /* bit per temporary: must not be moved now */
     uint16_t spill[SPILLS];
-    uint8_t copy[IR_MAX];  /* of a value in a temporary: memory that has it too, home n + 1 or COPY_SPILL + s; 0: none */
+    uint8_t copy[IR_MAX + MAX_GROUPS];  /* of a value in a temporary: memory that has it too, home n + 1 or COPY_SPILL + s; 0: none */
     uint16_t wslot[W_SLOTS];
     uint16_t xreg[XMMS];   /* value in each xmm register, 0: none */
-    uint8_t xof[IR_MAX];   /* xmm register that holds a value + 1 */
+    uint8_t xof[IR_MAX + MAX_GROUPS];   /* xmm register that holds a value + 1 */
     uint8_t need[IR_MAX];  /* bytes of a vector value that its uses look at */
     uint8_t zext[IR_MAX];  /* the value is zero above this many bytes; 0: not known */
     uint16_t xlocked;      /* bit per xmm register */
@@ -92,6 +105,11 @@ struct emit {
     uint8_t leave;         /* enum after: what the end of the block is to do after a system operation */
     unsigned mode;
     const struct jit_stubs *stubs;
+    unsigned ngroups;
+    struct group group[MAX_GROUPS];
+    uint8_t member[IR_MAX];
+    bool no_groups;      /* in the cold code of a group that is not in one page */
+    struct snapshot *snap; /* MAX_GROUPS of them: where everything was at the group's check */
     const uint8_t *insn_code[BLOCK_INSNS]; /* where each instruction's code begins */
     int32_t insn_off[BLOCK_INSNS];         /* and its offset from the first */
     const uint8_t *cold_code;
@@ -142,7 +160,10 @@ void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, int off, bool
 void emit_generic(struct emit *e, const struct ir *ir);
 void emit_const(struct emit *e, unsigned host, uint64_t v);
 
-enum cold_kind { COLD_MEM, COLD_OP, COLD_STATE, COLD_LINK, COLD_VECTOR, COLD_SIDE, COLD_POLL, COLD_STACK };
+enum cold_kind { COLD_MEM, COLD_OP, COLD_STATE, COLD_LINK, COLD_VECTOR, COLD_SIDE, COLD_POLL, COLD_STACK, COLD_GROUP };
+
+/* Notes where everything is at the check of a group, for its cold code. */
+void emit_snapshot(struct emit *e, unsigned group);
 
 /* That very temporary, locked; what was in it moves. */
 unsigned emit_take(struct emit *e, unsigned host);

@@ -83,9 +83,31 @@ static void host_store_w(struct emit *e, unsigned size, struct hmem m, unsigned 
 /*
  * Two temporaries; on return `t1' is the addend of ea's page.  The cold part is begun.
  *
- * Wide accesses are often misaligned (string functions) and pairs of them nearly always, so there the tag is compared
+ * Vectors are often misaligned (string functions) and pairs nearly always (but not on the stack), so there the tag is compared
  * with the page of the last byte, and alignment does not matter: a page boundary in between goes to C.
  */
+/*
+ * The same for the first access of a group; cold code does the group's instructions one by one.
+ */
+static void lookup_group(struct emit *e, unsigned number, bool store, struct hmem ea, unsigned t0, unsigned t1)
+{
+    const struct group *g = &e->group[number];
+    int32_t tag = store ? offsetof(struct jtlb_entry, wtag) : offsetof(struct jtlb_entry, rtag);
+
+    emit_clobber_flags(e);
+    x86_lea(&e->x, true, t0, plus(ea, g->lo));
+    x86_mov_rr(&e->x, true, t1, t0);
+    x86_shift_ri(&e->x, true, SH_SHR, t1, MEM_PAGE_SHIFT - JTLB_SHIFT);
+    x86_alu_ri(&e->x, true, ALU_ADD, t0, (int32_t)g->span - 1);
+    x86_alu_ri(&e->x, false, ALU_AND, t1, JTLB_MASK);
+    x86_alu_rm(&e->x, true, ALU_XOR, t0, MEMX(REG_TLB, t1, 0, tag));
+    x86_test_ri(&e->x, true, t0, (int32_t)0xfffff000u);
+    struct cold *c = emit_cold(e, COLD_GROUP, x86_jcc(&e->x, CC_NE));
+    c->bytes = (uint8_t)number;
+    emit_snapshot(e, number);
+    x86_load(&e->x, true, t1, MEMX(REG_TLB, t1, 0, offsetof(struct jtlb_entry, addend)));
+}
+
 static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool store, bool wide, struct hmem ea,
                            unsigned t0, unsigned t1)
 {
@@ -250,6 +272,7 @@ void emit_memory(struct emit *e, const struct ir *ir)
     unsigned mop = ir->k, bytes = (1u << (mop & MO_SIZE)) << is_pair(ir->op);
 
     struct hmem ea = emit_address(e, ir->a);
+    bool any_place = bytes > 4 && (is_wide(ir->op) || (bytes > 8 && !(mop & MO_ALIGN) && ea.base != jit_pin_of[31]));
     struct cold data = { 0 };
     if (is_wide(ir->op))
         wide_registers(e, ir, &data);
@@ -258,10 +281,17 @@ void emit_memory(struct emit *e, const struct ir *ir)
         place_data(e, &data, i - 1, ir_operand(ir, i), !one || !emit_is_temp(ea.base));
         one |= emit_is_temp(data.data[i - 1]);
     }
-    unsigned t0 = emit_temp(e), t1 = emit_temp(e), t2 = NO_REG, second = e->at + 1;
+    unsigned number = e->no_groups ? 0 : e->member[e->at], second = e->at + 1;
+    const struct group *g = number ? &e->group[number - 1] : NULL;
+    bool follows = g && g->first != e->at;
+    unsigned t1 = follows ? emit_reg(e, g->addend) : emit_temp(e), t0 = emit_temp(e), t2 = NO_REG;
     if (ir->op == IR_load_pair && second < e->block->n && e->uses[second] && e->block->ir[second].op == IR_second)
         t2 = emit_temp(e);
-    struct cold *c = lookup(e, mop, bytes, is_store(ir->op), is_wide(ir->op) && bytes > 4, ea, t0, t1);
+    struct cold none = { 0 }, *c = &none; /* what is known to be in the page has no cold code */
+    if (!g)
+        c = lookup(e, mop, bytes, is_store(ir->op), any_place, ea, t0, t1);
+    else if (!follows)
+        lookup_group(e, number - 1, is_store(ir->op), ea, t0, t1);
     memcpy(c->data, data.data, sizeof c->data);
     memcpy(c->w, data.w, sizeof c->w);
     memcpy(c->x, data.x, sizeof c->x);
@@ -277,6 +307,10 @@ void emit_memory(struct emit *e, const struct ir *ir)
     } else {
         scalar_load(e, ir, c, host, t0, t2);
     }
+    if (follows)
+        emit_use(e, g->addend);
+    else if (g)
+        emit_bind(e, g->addend, t1);
     if (mop & MO_REL) {
         emit_clobber_flags(e);
         x86_u8(&e->x, 0xf0);

@@ -131,7 +131,7 @@ struct ir_block {
     int32_t here, next;  /* offsets from the first instruction: of the current one, of the one to be lifted next */
     const uint8_t *page; /* the guest's page, for a look at what follows; NULL: not to be looked at */
     uint64_t seen[16];   /* words of the page that are in the trace: a bit each */
-    struct ir ir[IR_MAX];
+    struct ir ir[IR_MAX + 8]; /* some more for passes */
 };
 
 void ir_begin(struct ir_block *block, const struct ir_mode *mode);

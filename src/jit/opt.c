@@ -56,6 +56,15 @@ static bool is_short(const struct ir *ir)
     }
 }
 
+/* ADRP: the page of an address is, as the address, so far from the page of the block. */
+static void forward_page(const struct ir_block *block, struct ir *ir)
+{
+    const struct ir *pc = &block->ir[ir->a], *mask = &block->ir[ir->b];
+
+    if (block->trace && pc->op == IR_pc && mask->op == IR_const && mask->imm == -(uint64_t)MEM_PAGE_SIZE)
+        *ir = (struct ir){ .op = IR_pc, .imm = ((pc->imm + block->first) & mask->imm) - block->first };
+}
+
 /* MOV and its like: a value with zero added is that value, or its low half; zero less it is its negative. */
 static void forward_copy(struct ir_block *block, uint16_t id, uint16_t *same)
 {
@@ -64,6 +73,9 @@ static void forward_copy(struct ir_block *block, uint16_t id, uint16_t *same)
 
     if (ir->op == IR_ext) {
         v = ir->k == EXT_U32 && is_short(&block->ir[ir->a]) ? ir->a : 0;
+    } else if (ir->op == IR_add && ir->k && block->ir[ir->a].op == IR_pc && block->ir[ir->b].op == IR_const) {
+        *ir = (struct ir){ .op = IR_pc, .imm = block->ir[ir->a].imm + block->ir[ir->b].imm };
+        return;
     } else if (is_zero(block, ir->b)) {
         v = ir->a;
     } else if (is_zero(block, ir->a)) {
@@ -117,6 +129,7 @@ void opt_forward(struct ir_block *block)
         case IR_set_w: k.w[ir->k] = ir->a; break;
         case IR_set_f: k.f = ir->a; break;
         case IR_or: case IR_xor: case IR_add: case IR_sub: case IR_ext: forward_copy(block, (uint16_t)i, same); break;
+        case IR_and: forward_page(block, ir); break;
         case IR_w_or: /* MOV of a whole register */
             if (ir->a == ir->b && ir->k & SH_Q) {
                 same[i] = ir->a;
@@ -214,7 +227,7 @@ static void flags_leave(const struct ir_block *block, struct ir *ir, struct dead
             d->f = F_COLD;
         return;
     case IR_branch: break;
-    default:
+    default: /* IR_insn among them, where a group's cold code leaves */
         if (ir_info[ir->op].effects & (IE_END | IE_STATE))
             d->f = F_LIVE;
         else if (d->f == F_DEAD)
@@ -268,7 +281,7 @@ void opt_dead(struct ir_block *block, uint16_t *uses)
             continue;
         }
         read_state(ir, &d);
-        if (effects & SEES) {
+        if (effects & SEES || (ir->op == IR_insn && ir->x)) {
             d.x = d.w = 0;
             flags_leave(block, ir, &d);
         }
@@ -391,7 +404,7 @@ static bool branch_only(const struct ir_block *block, unsigned from, unsigned f)
     }
     for (unsigned i = from; i < block->n; i++) {
         const struct ir *ir = &block->ir[i];
-        bool way_out = ir_info[ir->op].effects & (IE_FAULT | IE_END | IE_STATE);
+        bool way_out = ir_info[ir->op].effects & (IE_FAULT | IE_END | IE_STATE) || (ir->op == IR_insn && ir->x);
         if (ir->op == IR_set_f)
             return true;
         if (branched && reads(ir, f))
@@ -449,4 +462,125 @@ void opt_lazy(struct ir_block *block)
         else if (effects & IE_STATE)
             memset(x, 0, sizeof x);
     }
+}
+
+/* --- groups of accesses --- */
+
+enum { GROUP_SPAN = 512, GROUP_INSNS = 12 };
+
+static unsigned access_bytes(const struct ir *ir)
+{
+    enum { NOT_PLAIN = MO_UNPRIV | MO_ALIGN | MO_REL };
+    unsigned bytes = 1u << (ir->k & MO_SIZE);
+
+    if (ir->k & NOT_PLAIN)
+        return 0;
+    switch (ir->op) {
+    case IR_load: case IR_store: case IR_load_w: case IR_store_w: return bytes;
+    case IR_load_pair: case IR_store_pair: case IR_load_pair_w: case IR_store_pair_w: return 2 * bytes;
+    default: return 0;
+    }
+}
+
+static bool is_store(unsigned op)
+{
+    return op == IR_store || op == IR_store_pair || op == IR_store_w || op == IR_store_pair_w;
+}
+
+/* v is the value returned plus *off. */
+static unsigned root_of(const struct ir_block *block, unsigned v, int64_t *off)
+{
+    *off = 0;
+    for (;;) {
+        const struct ir *ir = &block->ir[v];
+        if ((ir->op != IR_add && ir->op != IR_sub) || !ir->k || block->ir[ir->b].op != IR_const)
+            return v;
+        *off += ir->op == IR_add ? (int64_t)block->ir[ir->b].imm : -(int64_t)block->ir[ir->b].imm;
+        v = ir->a;
+    }
+}
+
+struct open_group { /* the latest for loads, and for stores */
+    unsigned root, n, insns;
+    int64_t base, lo, hi; /* of the first access, from the root; of all, from the first */
+    struct group g;
+};
+
+static void close_group(const struct ir_block *block, struct open_group *o, struct group *groups, unsigned *n)
+{
+    if (o->n > 1 && *n < MAX_GROUPS) {
+        o->g.lo = (int32_t)o->lo;
+        o->g.span = (uint32_t)(o->hi - o->lo);
+        o->g.addend = (uint16_t)(block->n + *n);
+        o->g.uses = (uint16_t)(o->n - 1);
+        groups[(*n)++] = o->g;
+    }
+    o->n = 0;
+}
+
+/* Takes in the access, or begins anew with it. */
+static void add_access(const struct ir_block *block, struct open_group *o, unsigned id, unsigned bytes, unsigned insns,
+                       struct group *groups, unsigned *n)
+{
+    int64_t off;
+    unsigned root = root_of(block, block->ir[id].a, &off);
+
+    if (o->n && root == o->root && insns - o->insns <= GROUP_INSNS) {
+        int64_t lo = MIN(o->lo, off - o->base), hi = MAX(o->hi, off - o->base + bytes);
+        if (hi - lo <= GROUP_SPAN) {
+            o->lo = lo;
+            o->hi = hi;
+            o->n++;
+            o->g.last = (uint16_t)id;
+            return;
+        }
+    }
+    close_group(block, o, groups, n);
+    *o = (struct open_group){ .root = root, .n = 1, .insns = insns, .base = off, .lo = 0, .hi = bytes,
+                              .g = { .first = (uint16_t)id, .last = (uint16_t)id } };
+}
+
+/* The second walk: those between first and last that belong to it; and the instruction behind, where cold code leaves. */
+static void mark_members(struct ir_block *block, const struct group *g, unsigned number, uint8_t *member)
+{
+    int64_t base, off;
+    unsigned root = root_of(block, block->ir[g->first].a, &base);
+    bool store = is_store(block->ir[g->first].op);
+
+    for (unsigned i = g->first; i <= g->last; i++) {
+        const struct ir *ir = &block->ir[i];
+        if (access_bytes(ir) && is_store(ir->op) == store && root_of(block, ir->a, &off) == root)
+            member[i] = (uint8_t)(number + 1);
+    }
+    for (unsigned i = g->last; i < block->n; i++)
+        if (block->ir[i].op == IR_insn) {
+            block->ir[i].x = 1;
+            break;
+        }
+}
+
+unsigned opt_groups(struct ir_block *block, struct group groups[MAX_GROUPS], uint8_t *member)
+{
+    struct open_group open[2] = { 0 };
+    unsigned n = 0, insns = 0;
+
+    memset(member, 0, block->n);
+    for (unsigned i = 0; i < MAX_GROUPS; i++)
+        block->ir[block->n + i] = (struct ir){ .op = IR_none };
+    if (block->n + MAX_GROUPS > GROUP_IR_MAX)
+        return 0;
+    for (unsigned i = 1; i < block->n; i++) {
+        const struct ir *ir = &block->ir[i];
+        unsigned bytes = access_bytes(ir), effects = ir_info[ir->op].effects;
+        insns += ir->op == IR_insn;
+        if (bytes) {
+            add_access(block, &open[is_store(ir->op)], i, bytes, insns, groups, &n);
+        } else if (effects & (IE_STATE | IE_EX | IE_END | IE_STORE) || ir->op == IR_poll) {
+            for (unsigned k = 0; k < 2; k++)
+                close_group(block, &open[k], groups, &n);
+        }
+    }
+    for (unsigned k = 0; k < n; k++)
+        mark_members(block, &groups[k], k, member);
+    return n;
 }

@@ -121,6 +121,43 @@ static unsigned lift(const uint32_t *words, unsigned n)
     return i;
 }
 
+/* The interpreter, until it has done what host code did: as many instructions, and the exception at their end. */
+static void follow(const uint32_t *words, unsigned n, uint64_t start, const struct outcome *goal)
+{
+    struct cpu *cpu = t.machine.cpu;
+
+    for (uint64_t i = 0; i <= goal->icount + 1; i++) {
+        uint64_t at = (cpu->pc - start) / 4;
+        if (cpu->icount == goal->icount && cpu->pc == goal->pc)
+            return;
+        interp_exec_word(cpu, at < n ? words[at] : 0); /* around the program are zeros */
+    }
+}
+
+/* Host code may stop before the last word. */
+static void run_host_code(const uint32_t *words, unsigned n, const struct oracle_state *before, uint64_t pc,
+                          struct outcome *a, struct outcome *b)
+{
+    begin(before, pc, n > 2);
+    jit_exec_words(t.machine.cpu, words, n);
+    finish(b, pc);
+    begin(before, pc, n > 2);
+    follow(words, n, pc, b);
+    finish(a, pc);
+}
+
+static void run_evaluator(const uint32_t *words, unsigned n, const struct oracle_state *before, uint64_t pc,
+                          struct outcome *a, struct outcome *b)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (!interp_exec_word(t.machine.cpu, words[i]))
+            break;
+    finish(a, pc);
+    begin(before, pc, n > 2);
+    ir_eval(t.machine.cpu, &t.block);
+    finish(b, pc);
+}
+
 /* The same n words (all but the last fall through) both ways. */
 static void compare(const uint32_t *words, unsigned n, const struct oracle_state *before, uint64_t pc,
                     unsigned op)
@@ -131,16 +168,7 @@ static void compare(const uint32_t *words, unsigned n, const struct oracle_state
     n = lift(words, n);
     if (t.plant && !falsify())
         return;
-    for (unsigned i = 0; i < n; i++)
-        if (!interp_exec_word(t.machine.cpu, words[i]))
-            break;
-    finish(&a, pc);
-    begin(before, pc, n > 2);
-    if (t.jit)
-        jit_exec_words(t.machine.cpu, words, n);
-    else
-        ir_eval(t.machine.cpu, &t.block);
-    finish(&b, pc);
+    (t.jit ? run_host_code : run_evaluator)(words, n, before, pc, &a, &b);
     if (!memcmp(&a, &b, sizeof a)) {
         t.passed++;
         return;
@@ -253,19 +281,6 @@ static void make_program(uint64_t *seed, uint32_t words[PROGRAM], struct oracle_
     }
 }
 
-/* The interpreter, until it has done what the block did: as many instructions, and the exception at their end. */
-static void follow(const uint32_t *words, uint64_t start, const struct outcome *goal)
-{
-    struct cpu *cpu = t.machine.cpu;
-
-    for (uint64_t i = 0; i <= goal->icount + 1; i++) {
-        uint64_t at = (cpu->pc - start) / 4;
-        if (cpu->icount == goal->icount && cpu->pc == goal->pc)
-            return;
-        interp_exec_word(cpu, at < PROGRAM ? words[at] : 0); /* around the program are zeros */
-    }
-}
-
 /* Once more, with what the translator makes of it on stderr. */
 static void translate_again(const struct oracle_state *st, const uint32_t *words)
 {
@@ -277,7 +292,7 @@ static void translate_again(const struct oracle_state *st, const uint32_t *words
         die("no such dump");
 }
 
-/* On from a trace's end, at most eight instructions, to where the flags have been set again. */
+/* On from a trace's end, a few instructions, to where the flags have been set again. */
 static void settle(const uint32_t *words, unsigned n)
 {
     struct cpu *cpu = t.machine.cpu;
@@ -295,7 +310,7 @@ static void settle(const uint32_t *words, unsigned n)
  */
 static bool same(const struct oracle_state *st, const uint32_t *words, struct outcome *a, struct outcome *b)
 {
-    for (unsigned more = 0; more < 8; more++) {
+    for (unsigned more = 0; more < 10; more++) {
         begin(st, ORACLE_SLOTS, true);
         jit_exec_words(t.machine.cpu, words, PROGRAM);
         finish(b, ORACLE_SLOTS);
@@ -303,7 +318,7 @@ static bool same(const struct oracle_state *st, const uint32_t *words, struct ou
         settle(words, more);
         finish(b, ORACLE_SLOTS);
         begin(st, ORACLE_SLOTS, true);
-        follow(words, ORACLE_SLOTS, &left);
+        follow(words, PROGRAM, ORACLE_SLOTS, &left);
         settle(words, more);
         finish(a, ORACLE_SLOTS);
         if (!memcmp(a, b, sizeof *a))
@@ -330,6 +345,8 @@ static void traces(uint64_t *seed)
         st.x[i] = oracle_next(seed) % 8 ? st.x[i] % 5 : st.x[i];
     for (unsigned i = 20; i < 24; i++) /* the last leads nowhere, at times */
         st.x[i] = i == 23 && oracle_next(seed) % 8 == 0 ? 0x70000000 : ORACLE_MEM + oracle_next(seed) % 32 * 8;
+    if (oracle_next(seed) % 4 == 0) /* across a page boundary */
+        st.x[22] = ORACLE_MEM - oracle_next(seed) % 80;
     if (same(&st, words, &a, &b)) {
         t.passed++;
         return;
