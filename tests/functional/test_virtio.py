@@ -101,7 +101,8 @@ def test_serial_ports(tmp_path, bus):
         one = talk.group(2)
         assert f"vport{one}p1/name:org.armlet.mute" in ports
         assert f"vport{one}p2" in ports and re.search(f"vport[^{one}]p0", ports)
-        g.cmd("echo to-a-console > /dev/hvc0; echo to-a-console > /dev/hvc1")
+        # The guest's driver learns of consoles from messages, some time after the ports are there.
+        g.cmd("for c in hvc0 hvc1; do until echo to-a-console 2>/dev/null > /dev/$c; do sleep 0.1; done; done", 60)
         with socket.socket(socket.AF_UNIX) as s:
             s.connect(paths[2])
             s.settimeout(20)
