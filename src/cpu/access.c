@@ -2,11 +2,13 @@
  * Guest memory accesses that the fast array does not cover: misses, faults, devices, page crossings, watchpoints; and
  * exclusives, atomics and DC ZVA.
  *
- * Exclusives.  The monitor holds the host address and the value that was loaded; STXR is a compare-and-swap against
- * that value.  So a store of the same value, or a change that was undone in between (ABA), does not make STXR fail, as
- * the architecture asks.  Closing that hole would put a check on every store.  Guests that use exclusives for
- * lock-free lists with version counters or LL/SC reference counts are not harmed; a list that relies on LL/SC alone
- * against ABA could be.
+ * Exclusives.  The monitor holds the host address and the value that was loaded; STXR is a compare-and-swap against that
+ * value.  That alone would not see a change that was undone in between (ABA), so each granule has a version, which every
+ * exclusive store moves on: LDXR notes it before it loads; STXR takes it from what was noted to the odd number above, or
+ * fails, then compares and swaps, and lets it go, two higher if it stored.  So exclusive stores see each other always.  What
+ * is not seen is a plain store or an LSE atomic that puts the old value back; to see those, every store would have to be
+ * checked.  A single vCPU needs none of this: between its LDXR and its STXR others run only after an exception return, which
+ * clears the monitor.
  *
  * Left out: tag checks (MTE), LSE2 (unaligned single-copy atomicity).
  * Threads: the vCPU's own.  Guest memory is shared: elements are always moved by one host access, so that what is
@@ -280,9 +282,40 @@ static bool cas_64(uint8_t *p, unsigned size, uint64_t *expect, uint64_t desired
 #undef CAS
 }
 
-static void mark(struct cpu *cpu, const uint8_t *p, unsigned bytes, const uint64_t data[2])
+struct ex_granule access_ex_granules[EX_GRANULES];
+
+static _Atomic uint32_t *version_of(const uint8_t *p)
 {
-    cpu->ex = (struct exclusive){true, (uint8_t)bytes, (uint64_t)(uintptr_t)p, {data[0], data[1]}};
+    return &access_ex_granules[((uintptr_t)p & EX_GRANULE_MASK) / sizeof(struct ex_granule)].version;
+}
+
+/* Before the load. */
+static uint32_t note_version(const uint8_t *p)
+{
+    return atomic_load_explicit(version_of(p), memory_order_acquire);
+}
+
+static void mark(struct cpu *cpu, const uint8_t *p, unsigned bytes, uint32_t version, const uint64_t data[2])
+{
+    cpu->ex = (struct exclusive){true, (uint8_t)bytes, version, (uint64_t)(uintptr_t)p, {data[0], data[1]}};
+}
+
+static bool swap_exclusive(const struct exclusive *ex, uint8_t *p, const uint64_t value[2])
+{
+    uint64_t expect[2] = {ex->data[0], ex->data[1]};
+
+    return ex->bytes == 16 ? cas_128(p, expect, value) : cas_64(p, bits_ctz(ex->bytes), expect, value[0]);
+}
+
+static bool swap_versioned(const struct exclusive *ex, uint8_t *p, const uint64_t value[2])
+{
+    uint32_t v = ex->version;
+
+    if (v & 1 || !atomic_compare_exchange_strong(version_of(p), &v, v + 1))
+        return false;
+    bool stored = swap_exclusive(ex, p, value);
+    atomic_store_explicit(version_of(p), stored ? v + 2 : v, memory_order_release);
+    return stored;
 }
 
 bool access_load_ex(struct cpu *cpu, uint64_t va, unsigned mop, uint64_t *out)
@@ -293,8 +326,9 @@ bool access_load_ex(struct cpu *cpu, uint64_t va, unsigned mop, uint64_t *out)
 
     if (!p)
         return false;
+    uint32_t version = note_version(p);
     data[0] = access_host_load(p, size);
-    mark(cpu, p, 1u << size, data);
+    mark(cpu, p, 1u << size, version, data);
     *out = data[0];
     return true;
 }
@@ -307,11 +341,12 @@ bool access_load_ex_pair(struct cpu *cpu, uint64_t va, unsigned mop, uint64_t *a
 
     if (!p)
         return false;
+    uint32_t version = note_version(p);
     if (size == MO_64)
         load_128(p, data);
     else
         data[0] = access_host_load(p, MO_64);
-    mark(cpu, p, 2u << size, data);
+    mark(cpu, p, 2u << size, version, data);
     *a = size == MO_64 ? data[0] : (uint32_t)data[0];
     *b = size == MO_64 ? data[1] : data[0] >> 32;
     return true;
@@ -337,7 +372,7 @@ static bool store_ex(struct cpu *cpu, uint64_t va, unsigned mop, unsigned bytes,
     cpu->ex.valid = false;
     if ((uint64_t)(uintptr_t)p != ex.hva)
         return true;
-    *status = bytes == 16 ? !cas_128(p, ex.data, value) : !cas_64(p, bits_ctz(bytes), &ex.data[0], value[0]);
+    *status = cpu->cluster->n > 1 ? !swap_versioned(&ex, p, value) : !swap_exclusive(&ex, p, value);
     return true;
 }
 

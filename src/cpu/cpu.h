@@ -64,6 +64,7 @@ struct gtimer { /* one generic timer: physical or virtual */
 struct exclusive {
     bool valid;
     uint8_t bytes; /* 1 to 16 */
+    uint32_t version; /* of the granule, when it was marked (cpu/access.c); not with a single vCPU */
     uint64_t hva;  /* host address of the marked granule: physical identity without aliases */
     uint64_t data[2];
 };

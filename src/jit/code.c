@@ -373,6 +373,7 @@ static bool emit_place(struct jit_code *code, const struct cpu *cpu, const struc
             dump_before(code, cpu, TRACE_OP_OPT);
         code->emit.x = (struct x86){ .p = s->free, .start = s->free, .end = s->end, .exec = code->rx - code->rw };
         code->emit.mode = at->mode;
+        code->emit.smp = cpu->cluster->n > 1;
         code->emit.stubs = &code->stubs;
         code->emit.snap = code->snap;
         if (emit_block(&code->emit, &code->block, code->uses, (unsigned)(at->pa & (MEM_PAGE_SIZE - 1)), &entry[0],

@@ -104,6 +104,7 @@ struct emit {
     struct jit_link links[MAX_LINKS];
     uint8_t leave;         /* enum after: what the end of the block is to do after a system operation */
     unsigned mode;
+    bool smp;            /* there is more than one vCPU */
     const struct jit_stubs *stubs;
     unsigned ngroups;
     struct group group[MAX_GROUPS];
@@ -169,13 +170,14 @@ void emit_snapshot(struct emit *e, unsigned group);
 unsigned emit_take(struct emit *e, unsigned host);
 
 void emit_memory(struct emit *e, const struct ir *ir);   /* emit_mem.c */
+void emit_host_load(struct emit *e, unsigned size, unsigned d, struct hmem m); /* 1 << size bytes, zero-extended */
 void emit_exclusive(struct emit *e, const struct ir *ir); /* IR_load_ex, IR_store_ex */
 void emit_zva(struct emit *e, const struct ir *ir);
 /* Jump through the jump cache to the va in RAX, or to leave_at (writable view). */
 void emit_dispatch_code(struct x86 *x, const uint8_t *leave_at);
 bool emit_system(struct emit *e, const struct ir *ir);   /* emit_sys.c; false: not one of its own */
 void emit_dsb(struct emit *e);
-void emit_mark_exclusive(struct emit *e, unsigned bytes, unsigned host, unsigned data);
+void emit_load_exclusive(struct emit *e, unsigned bytes, unsigned host, unsigned t);
 void emit_store_exclusive(struct emit *e, unsigned size, unsigned host, unsigned data);
 void emit_memory_cold(struct emit *e, struct cold *c);
 void emit_vector(struct emit *e, const struct ir *ir);   /* emit_vec.c */

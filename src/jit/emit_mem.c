@@ -35,7 +35,7 @@ static struct hmem plus(struct hmem m, int32_t off)
     return m;
 }
 
-static void host_load(struct emit *e, unsigned size, unsigned d, struct hmem m)
+void emit_host_load(struct emit *e, unsigned size, unsigned d, struct hmem m)
 {
     switch (size) {
     case 0: x86_rm(&e->x, 0, false, 0x0fb6, d, m, false); break;
@@ -58,7 +58,7 @@ static void host_load_w(struct emit *e, unsigned size, unsigned d, struct hmem m
 {
     switch (size) {
     case 0: case 1:
-        host_load(e, size, t, m);
+        emit_host_load(e, size, t, m);
         xop2w(&e->x, X66(0x6e), false, d, t);
         break;
     case 2: xop2m(&e->x, XOP(PP_F3, MAP_0F, 0x10), d, m); break;
@@ -164,13 +164,13 @@ static void scalar_load(struct emit *e, const struct ir *ir, struct cold *c, str
     emit_use(e, ir->a);
     if (e->uses[id] > (t2 != NO_REG ? 1u : 0u)) {
         d = t2 == NO_REG ? dest_or(e, id, t0) : t0; /* not the base, which the second element still needs */
-        host_load(e, size, d, host);
+        emit_host_load(e, size, d, host);
     } else if (t2 == NO_REG) {
-        host_load(e, size, t0, host); /* the access itself may matter */
+        emit_host_load(e, size, t0, host); /* the access itself may matter */
     }
     if (t2 != NO_REG) {
         t2 = dest_or(e, second, t2);
-        host_load(e, size, t2, plus(host, 1 << size));
+        emit_host_load(e, size, t2, plus(host, 1 << size));
         e->done[second] = true;
         emit_use(e, id);
     }
@@ -328,8 +328,7 @@ static void load_exclusive(struct emit *e, const struct ir *ir)
     struct cold *c = lookup(e, ir->k, bytes, false, false, ea, t0, t1);
 
     x86_lea(&e->x, true, t1, MEMX(ea.base, t1, 0, ea.disp));
-    host_load(e, ir->k & MO_SIZE, t0, MEM(t1, 0));
-    emit_mark_exclusive(e, bytes, t1, t0);
+    emit_load_exclusive(e, bytes, t1, t0);
     c->back = e->x.p;
     c->data[0] = (uint8_t)t0;
     emit_use_all(e, ir);

@@ -8,6 +8,7 @@
  */
 #include "jit/emit.h"
 
+#include "cpu/access.h"
 #include "cpu/sysregs.h"
 #include "cpu/tlb.h"
 
@@ -200,20 +201,69 @@ void emit_dsb(struct emit *e)
 
 #define EX(field) jit_cpu_mem(offsetof(struct cpu, ex) + offsetof(struct exclusive, field))
 
-/* LDXR of t: data, host address and size make the monitor (cpu/access.c). */
-void emit_mark_exclusive(struct emit *e, unsigned bytes, unsigned host, unsigned data)
+/* The version of the granule at `host' into register t: before the load. */
+static void note_version(struct emit *e, unsigned host, unsigned t)
 {
+    x86_mov_rr(&e->x, false, t, host);
+    x86_alu_ri(&e->x, false, ALU_AND, t, EX_GRANULE_MASK);
+    x86_alu_rm(&e->x, true, ALU_ADD, t, HOT(HOT_GRANULES));
+    x86_load(&e->x, false, t, MEM(t, 0));
+    x86_store(&e->x, false, EX(version), t);
+}
+
+/* LDXR of `bytes' at host into t (another register), which makes the monitor (cpu/access.c). */
+void emit_load_exclusive(struct emit *e, unsigned bytes, unsigned host, unsigned t)
+{
+    if (e->smp)
+        note_version(e, host, t);
+    emit_host_load(e, (unsigned)__builtin_ctz(bytes), t, MEM(host, 0));
     x86_store(&e->x, true, EX(hva), host);
-    x86_store(&e->x, true, EX(data), data);
+    x86_store(&e->x, true, EX(data), t);
     x86_rm(&e->x, 0, false, 0xc6, 0, EX(bytes), false);
     x86_u8(&e->x, bytes);
     x86_rm(&e->x, 0, false, 0xc6, 0, EX(valid), false);
     x86_u8(&e->x, 1);
 }
 
+static void lock_cmpxchg(struct emit *e, unsigned size, unsigned address, unsigned data)
+{
+    x86_u8(&e->x, 0xf0);
+    x86_rm(&e->x, size == 1 ? 0x66 : 0, size == 3, size == 0 ? 0x0fb0 : 0x0fb1, data, MEM(address, 0), size == 0);
+}
+
+/* ZF: it stored.  RAX and host are destroyed, no other. */
+static void swap_versioned(struct emit *e, unsigned size, unsigned host, unsigned data)
+{
+    unsigned s = 0;
+    for (unsigned i = 0; i < TEMPS; i++)
+        if (jit_temps[i] != RAX && jit_temps[i] != host && jit_temps[i] != data)
+            s = jit_temps[i];
+    x86_store(&e->x, true, HOT(HOT_A), s);
+    x86_load(&e->x, false, RAX, EX(version));
+    x86_test_ri(&e->x, false, RAX, 1);
+    uint8_t *busy = x86_jcc(&e->x, CC_NE);
+    x86_lea(&e->x, false, s, MEM(RAX, 1));
+    x86_alu_ri(&e->x, false, ALU_AND, host, EX_GRANULE_MASK);
+    x86_alu_rm(&e->x, true, ALU_ADD, host, HOT(HOT_GRANULES));
+    lock_cmpxchg(e, 2, host, s);
+    uint8_t *changed = x86_jcc(&e->x, CC_NE);
+    x86_load(&e->x, true, s, EX(hva));
+    x86_load(&e->x, true, RAX, EX(data));
+    lock_cmpxchg(e, size, s, data);
+    x86_setcc(&e->x, CC_E, RAX);
+    x86_ext_rr(&e->x, false, 0x0fb6, RAX, RAX);
+    x86_load(&e->x, false, s, EX(version));
+    x86_lea(&e->x, false, s, MEMX(s, RAX, 1, 0));
+    x86_store(&e->x, false, MEM(host, 0), s);
+    x86_alu_ri(&e->x, false, ALU_CMP, RAX, 1);
+    x86_here(&e->x, busy);
+    x86_here(&e->x, changed);
+    x86_load(&e->x, true, s, HOT(HOT_A));
+}
+
 /*
- * STXR at the host address in `host': compares and swaps if the monitor is armed for this place and size.  RAX is taken;
- * afterwards EAX is the status.  `data' is none of them.
+ * STXR at the host address in `host', which is destroyed: compares and swaps if the monitor is armed for this place and size.
+ * RAX is taken; afterwards EAX is the status.  `data' is none of them.
  */
 void emit_store_exclusive(struct emit *e, unsigned size, unsigned host, unsigned data)
 {
@@ -227,9 +277,12 @@ void emit_store_exclusive(struct emit *e, unsigned size, unsigned host, unsigned
     out[1] = x86_jcc(&e->x, CC_NE);
     x86_alu_rm(&e->x, true, ALU_CMP, host, EX(hva));
     out[2] = x86_jcc(&e->x, CC_NE);
-    x86_load(&e->x, true, RAX, EX(data));
-    x86_u8(&e->x, 0xf0); /* lock cmpxchg */
-    x86_rm(&e->x, size == 1 ? 0x66 : 0, size == 3, size == 0 ? 0x0fb0 : 0x0fb1, data, MEM(host, 0), size == 0);
+    if (e->smp) {
+        swap_versioned(e, size, host, data);
+    } else {
+        x86_load(&e->x, true, RAX, EX(data));
+        lock_cmpxchg(e, size, host, data);
+    }
     for (unsigned i = 0; i < 3; i++)
         x86_here(&e->x, out[i]);
     /* every way here has ZF set only when it stored */

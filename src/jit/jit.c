@@ -710,6 +710,7 @@ static void jit_init(struct cpu *cpu)
     j->return_stack = g_malloc0(RETURN_STACK);
     jit_hot_constants(cpu->hot);
     cpu->hot[HOT_MXCSR] = MXCSR_START;
+    cpu->hot[HOT_GRANULES] = (uintptr_t)access_ex_granules;
     cpu->hot[HOT_JUMPS] = (uintptr_t)j->jumps;
     cpu->hot[HOT_RS_TOP] = ((uintptr_t)j->return_stack + RETURN_STACK - 256) & ~(uintptr_t)15;
     cpu->hot[HOT_RS_LIMIT] = (uintptr_t)j->return_stack + 1024;
