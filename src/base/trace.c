@@ -140,6 +140,34 @@ char *trace_enable(const char *list)
     return NULL;
 }
 
+static struct {
+    pthread_mutex_t lock;
+    void (*fn)(void *opaque, uint64_t va, char *buf, size_t size);
+    void *opaque;
+} namer = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+void trace_set_namer(void (*fn)(void *opaque, uint64_t va, char *buf, size_t size), void *opaque)
+{
+    pthread_mutex_lock(&namer.lock);
+    namer.fn = fn;
+    namer.opaque = opaque;
+    pthread_mutex_unlock(&namer.lock);
+}
+
+const char *trace_name(uint64_t va)
+{
+    static __thread char texts[2][128];
+    static __thread unsigned next;
+    char *text = texts[next++ % 2], name[sizeof *texts - 4] = "";
+
+    pthread_mutex_lock(&namer.lock);
+    if (namer.fn)
+        namer.fn(namer.opaque, va, name, sizeof name);
+    pthread_mutex_unlock(&namer.lock);
+    snprintf(text, sizeof *texts, *name ? " <%s>" : "%s", name);
+    return text;
+}
+
 unsigned trace_set(const char *pattern, bool on)
 {
     unsigned n = 0;

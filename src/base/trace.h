@@ -61,6 +61,14 @@ unsigned trace_set(const char *pattern, bool on);
 /* "NAME : state 0|1" for each category, with its help; to be freed with g_free(). */
 char *trace_states(void);
 
+/*
+ * Names for guest addresses in events: fn writes one into buf, or nothing.  It is called on any thread, by one at a time,
+ * and must not trace.  NULL: no more names.
+ */
+void trace_set_namer(void (*fn)(void *opaque, uint64_t va, char *buf, size_t size), void *opaque);
+/* " <name+0x10>", or "" where none is known; the text is the thread's own until its second next call. */
+const char *trace_name(uint64_t va);
+
 /* The categories shown now, as trace_enable() takes them ("none" when there are none); to be freed with g_free(). */
 char *trace_list(void);
 

@@ -71,8 +71,8 @@ void cpu_take_sync(struct cpu *cpu, enum exc_class ec, uint32_t iss, uint64_t re
     if (ec == EC_SVC)
         debug_ss_advance(cpu);
     cpu->sys.esr_el1 = code << ESR_EC_SHIFT | ESR_IL | (iss & ISS_MASK);
-    trace(INT, "cpu %u: exception EC %#x ISS %#x from EL%u pc %#" PRIx64 " FAR %#" PRIx64, cpu->index, code,
-          iss & ISS_MASK, cpu->el, cpu->pc, cpu->sys.far_el1);
+    trace(INT, "cpu %u: exception EC %#x ISS %#x from EL%u pc %#" PRIx64 "%s FAR %#" PRIx64, cpu->index, code,
+          iss & ISS_MASK, cpu->el, cpu->pc, trace_name(cpu->pc), cpu->sys.far_el1);
     enter_el1(cpu, VECTOR_SYNC, ret);
 }
 
@@ -83,7 +83,7 @@ void cpu_undefined(struct cpu *cpu)
 
 static void take_interrupt(struct cpu *cpu, enum vector vector, const char *name)
 {
-    trace(INT, "cpu %u: %s at EL%u pc %#" PRIx64, cpu->index, name, cpu->el, cpu->pc);
+    trace(INT, "cpu %u: %s at EL%u pc %#" PRIx64 "%s", cpu->index, name, cpu->el, cpu->pc, trace_name(cpu->pc));
     enter_el1(cpu, vector, cpu->pc);
     cpu->pc = cpu->next_pc;
 }

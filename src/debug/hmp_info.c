@@ -69,8 +69,10 @@ static void info_cpus(struct hmp *h, const char *args)
     (void)args;
     for (unsigned i = 0; i < cl->n; i++) {
         long tid = cpu_host_thread(cl->cpu[i]);
-        hmp_print(h, "%c CPU #%u: thread_id=%ld pc=0x%016" PRIx64 " EL%u %" PRIu64 " instructions\n",
-                  i == h->cpu ? '*' : ' ', i, tid, cl->cpu[i]->pc, cl->cpu[i]->el, cl->cpu[i]->icount);
+        g_autofree char *name = kernel_describe_address(control_kernel(h->control), cl->cpu[i]->pc);
+        hmp_print(h, "%c CPU #%u: thread_id=%ld pc=0x%016" PRIx64 "%s%s%s EL%u %" PRIu64 " instructions\n",
+                  i == h->cpu ? '*' : ' ', i, tid, cl->cpu[i]->pc, name ? " <" : "", name ? name : "", name ? ">" : "",
+                  cl->cpu[i]->el, cl->cpu[i]->icount);
     }
 }
 

@@ -11,6 +11,7 @@
 #include "cpu/mmu.h"
 #include "debug/peek.h"
 #include "isa/a64.h"
+#include "kernel/kernel.h"
 
 struct format {
     unsigned count, size;
@@ -87,7 +88,9 @@ static uint64_t dump_code(struct hmp *h, const struct format *f, bool physical, 
         if (!fetch(h, physical, addr, &word, 4))
             break;
         a64_disasm_at(word, addr, text, sizeof text);
-        hmp_print(h, "0x%08" PRIx64 ":  %08x  %s\n", addr, word, text);
+        g_autofree char *name = physical ? NULL : kernel_describe_address(control_kernel(h->control), addr);
+        hmp_print(h, "0x%08" PRIx64 "%s%s%s:  %08x  %s\n", addr, name ? " <" : "", name ? name : "", name ? ">" : "", word,
+                  text);
     }
     return addr;
 }

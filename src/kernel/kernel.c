@@ -475,6 +475,19 @@ char *kernel_describe_return(struct kernel *k, uint64_t va)
     return describe(k, va, va - 4);
 }
 
+void kernel_name_running(struct kernel *k, uint64_t va, char *buf, size_t size)
+{
+    uint64_t base = (va >> 63 || va - k->image_pa < k->image_size) && kernel_look(k) ? symbols_base(k) : 0;
+
+    if (va - k->image_pa < k->image_size)
+        va += base + k->text_off - k->image_pa;
+    *buf = '\0';
+    int i = base && va - (base + k->text_off) < k->image_size ? kallsyms_at(k->syms, va - base) : -1;
+    if (i >= 0)
+        g_snprintf(buf, size, "%s+0x%x", kallsyms_name(k->syms, (unsigned)i),
+                   (unsigned)(va - base - k->syms->offset[i]));
+}
+
 void kernel_each_symbol(struct kernel *k, bool (*fn)(void *opaque, const struct kernel_symbol *sym), void *opaque)
 {
     struct kernel_symbol sym;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/report.h"
+#include "base/trace.h"
 #include "cpu/lockstep.h"
 #include "debug/control.h"
 #include "dev/pl061.h"
@@ -244,6 +245,11 @@ static GBytes *kernel_source(void *opaque)
     return f->kernel ? boot_unpack_kernel(f->kernel_name, f->kernel, NULL) : NULL;
 }
 
+static void name_address(void *kernel, uint64_t va, char *buf, size_t size)
+{
+    kernel_name_running(kernel, va, buf, size);
+}
+
 static bool build(struct machine *m, GError **err)
 {
     const struct mux_actions actions = { .quit = quit, .commit = commit, .opaque = m };
@@ -263,6 +269,7 @@ static bool build(struct machine *m, GError **err)
         return false;
     m->control = monitors_control(m->monitors);
     kernel_set_source(control_kernel(m->control), kernel_source, m);
+    trace_set_namer(name_address, control_kernel(m->control));
     if (m->config->kernel_symbols && !kernel_load_symbols(control_kernel(m->control), m->config->kernel_symbols, err))
         return false;
     m->board.cluster->ops = &cluster_callbacks;
@@ -368,6 +375,7 @@ void machine_free(struct machine *m)
     for (unsigned i = 0; i < G_N_ELEMENTS(m->signals); i++)
         if (m->signals[i])
             g_source_remove(m->signals[i]);
+    trace_set_namer(NULL, NULL);
     g_clear_pointer(&m->monitors, monitors_free);
     board_fini(&m->board);
     g_clear_pointer(&m->devices, devices_free);

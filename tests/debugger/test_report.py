@@ -60,3 +60,13 @@ def test_silence_has_a_symbol():
     finally:
         p.kill()
     assert re.search(r"nothing on the console for 10 s: .* at pc 0x[0-9a-f]+ \(\w+\+0x[0-9a-f]+/0x[0-9a-f]+\)", line), line
+
+
+def test_names_in_traces(tmp_path):
+    args = board("6.1", append="console=ttyAMA0 rdinit=/bin/busybox -- poweroff -f")
+    r = subprocess.run([ARMLET, *args, "-d", "int", "-D", str(tmp_path / "log")], stdin=subprocess.DEVNULL,
+                       stdout=subprocess.DEVNULL, timeout=120)
+    log = (tmp_path / "log").read_text()
+    assert r.returncode == 0
+    assert re.search(r"IRQ at EL1 pc 0xffff[0-9a-f]{12} <\w+\+0x[0-9a-f]+>", log), log[-500:]
+    assert re.search(r"exception EC 0x15 .* from EL0 pc 0x[0-9a-f]+ FAR", log)  # of user space nothing is known
