@@ -156,8 +156,9 @@ static gpointer work(gpointer opaque)
 
     for (;;) {
         struct job *job = g_async_queue_pop(all->jobs);
+        struct link *link = job->link; /* the job is its network's, and may be gone, once it is given back */
 
-        if (!job->link) {
+        if (!link) {
             g_free(job);
             return NULL;
         }
@@ -168,8 +169,8 @@ static gpointer work(gpointer opaque)
             job->reply = NULL;
         }
         g_mutex_unlock(&all->lock);
-        g_async_queue_push(job->link->done, job);
-        local_kick(job->link->local);
+        g_async_queue_push(link->done, job);
+        local_kick(link->local);
     }
 }
 
