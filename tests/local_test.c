@@ -521,11 +521,13 @@ static uint32_t random32(void)
 static struct frame *wrong_frame(uint32_t seq)
 {
     static const uint8_t data[3000];
-    struct frame *f = tcp_frame(random32() % 4 ? ACK : random32() & 31, 101 + received->len + random32() % 4 % 3,
-                                seq, data, random32() % sizeof(data));
+    struct frame *f =
+        tcp_frame(random32() % 4 ? ACK : random32() & 31, 101 + received->len + random32() % 4 % 3, seq, data,
+                  random32() % sizeof(data));
 
     if (random32() % 3 == 0) {
-        put_ip(f->data, 17, f->len - 34, random32() % 8, random32() % 2 ? random32() & 0x3fff : random32() % 3 << 13);
+        put_ip(f->data, 17, f->len - 34, random32() % 8,
+               random32() % 2 ? random32() & 0x3fff : random32() % 3 << 13);
         put16(f->data + 36, PORT);
         put16(f->data + 38, random32() % 2 ? random32() & 0xffff : (unsigned)(f->len - 34));
     } else if (random32() % 2) {

@@ -1,13 +1,14 @@
 /*
  * The file server joined to the networks.  See exports.h.
  *
- * A call is answered on the thread of the network that it came by, within the burst that brought it: that is the
- * shortest way.  What has to wait for the host's disk goes to a few worker threads instead, and so does what comes while
- * one of them holds the server, so that a network never waits for a disk longer than a look at a cold directory takes.
- * The wait for the disk itself (fsync) does not hold the server, and several at once cost the host little more than one.
+ * A call is answered on the thread of the network that it came by, within the burst that brought it: that is
+ * the shortest way.  What has to wait for the host's disk goes to a few worker threads instead, and so does
+ * what comes while one of them holds the server, so that a network never waits for a disk longer than a look
+ * at a cold directory takes. The wait for the disk itself (fsync) does not hold the server, and several at
+ * once cost the host little more than one.
  *
- * Threading: struct link and struct conn belong to their network's thread, within bursts; jobs go to the workers
- * by one queue and come back by the link's.
+ * Threading: struct link and struct conn belong to their network's thread, within bursts; jobs go to the
+ * workers by one queue and come back by the link's.
  */
 #include "machine/exports.h"
 
@@ -58,13 +59,14 @@ struct job {
     struct link *link;
     bool tcp;
     uint64_t stream;
-    struct local_peer peer; /* UDP */
+    struct local_peer peer;  /* UDP */
     struct nfs_reply *reply; /* NULL: nothing to say */
     size_t len;
     uint8_t msg[];
 };
 
-/* --- replies ---------------------------------------------------------------------------------------------- */
+/* --- replies ----------------------------------------------------------------------------------------------
+ */
 
 static struct nfs_reply *take_reply(struct exports *all)
 {
@@ -138,7 +140,8 @@ static void send_record(struct link *link, struct local_stream *stream, struct n
     *reply = take_reply(link->all);
 }
 
-/* --- the workers ------------------------------------------------------------------------------------------- */
+/* --- the workers -------------------------------------------------------------------------------------------
+ */
 
 static void let_go(void *arg)
 {
@@ -199,7 +202,8 @@ static void finish_job(struct link *link, struct job *job)
 }
 
 /* conn or peer, the other NULL. */
-static void queue_job(struct link *link, struct conn *conn, const struct local_peer *peer, const void *msg, size_t len)
+static void queue_job(struct link *link, struct conn *conn, const struct local_peer *peer, const void *msg,
+                      size_t len)
 {
     struct job *job;
 
@@ -219,7 +223,8 @@ static void queue_job(struct link *link, struct conn *conn, const struct local_p
     g_async_queue_push(link->all->jobs, job);
 }
 
-/* --- calls ------------------------------------------------------------------------------------------------ */
+/* --- calls ------------------------------------------------------------------------------------------------
+ */
 
 /* NFS_WAITS also when a worker holds the server: nobody waits here. */
 static enum nfs_outcome try_call(struct link *link, bool tcp, const void *msg, size_t len)
@@ -315,7 +320,8 @@ static int64_t on_work(void *opaque)
 
 static const struct local_ops ops = {on_datagram, on_open, on_receive, on_close, on_work};
 
-/* --- options ---------------------------------------------------------------------------------------------- */
+/* --- options ----------------------------------------------------------------------------------------------
+ */
 
 G_GNUC_PRINTF(2, 3) static bool wrong(GError **err, const char *fmt, ...)
 {
@@ -396,7 +402,8 @@ static char *find_nfsroot(const char *append, struct netdevs *nets)
     return *value == '/' && !strchr(value, '%') ? g_strndup(value, strcspn(value, ",")) : NULL;
 }
 
-/* --- life ------------------------------------------------------------------------------------------------- */
+/* --- life -------------------------------------------------------------------------------------------------
+ */
 
 static void free_link(gpointer opaque)
 {
@@ -423,7 +430,8 @@ static void join(struct exports *all, struct user_net *net)
     g_ptr_array_add(all->links, link);
 }
 
-static bool start(const struct nfs_export *list, size_t n, struct netdevs *nets, struct exports **out, GError **err)
+static bool start(const struct nfs_export *list, size_t n, struct netdevs *nets, struct exports **out,
+                  GError **err)
 {
     struct exports *all = g_new0(struct exports, 1);
 
@@ -458,11 +466,12 @@ bool exports_new(const struct config *c, struct netdevs *nets, struct exports **
         if (!parse_export(g_ptr_array_index(c->nfs, i), &list[i], err))
             return false;
     if (implied)
-        list[n++] = (struct nfs_export){.path = implied, .ids = is_real_root() ? NFS_IDS_REAL : NFS_IDS_MAPPED};
+        list[n++] =
+            (struct nfs_export){.path = implied, .ids = is_real_root() ? NFS_IDS_REAL : NFS_IDS_MAPPED};
     if (!n || start(list, n, nets, out, err)) {
         if (implied)
-            fprintf(stderr, "%s: nfsroot=: the guest gets this host's %s to read and write\n", report_program(),
-                    implied);
+            fprintf(stderr, "%s: nfsroot=: the guest gets this host's %s to read and write\n",
+                    report_program(), implied);
         return true;
     }
     g_prefix_error(err, "%s", implied ? "nfsroot=: " : "-nfs: ");

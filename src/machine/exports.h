@@ -11,8 +11,8 @@
 struct exports;
 
 /*
- * Serves them at the host address of each network.  *out is NULL when there is nothing to serve.  false: err says
- * which option is wrong.
+ * Serves them at the host address of each network.  *out is NULL when there is nothing to serve.  false: err
+ * says which option is wrong.
  */
 bool exports_new(const struct config *config, struct netdevs *nets, struct exports **out, GError **err);
 /* Before the networks, when no vCPU runs any more.  NULL is allowed. */

@@ -1,9 +1,9 @@
 /*
  * Services at the host's address: which frames are theirs, and UDP.  See local.h; TCP is in tcp.c.
  *
- * A datagram in fragments is put together if its first fragment comes first, as Linux sends them; fragments that
- * belong to nothing known go to libslirp.  Checksums of what the guest sends are not looked at: between its memory
- * and this program nothing can spoil them.  Sent datagrams have none (RFC 768 allows that).
+ * A datagram in fragments is put together if its first fragment comes first, as Linux sends them; fragments
+ * that belong to nothing known go to libslirp.  Checksums of what the guest sends are not looked at: between
+ * its memory and this program nothing can spoil them.  Sent datagrams have none (RFC 768 allows that).
  *
  * Threading: see local.h.
  */
@@ -15,7 +15,14 @@
 #include "base/report.h"
 #include "net/tcp.h"
 
-enum { ETH = NIC_ETHERNET_HEADER, TYPE_IP4 = 0x0800, PROTO_TCP = 6, PROTO_UDP = 17, IP_HEADER = 20, UDP_HEADER = 8 };
+enum {
+    ETH = NIC_ETHERNET_HEADER,
+    TYPE_IP4 = 0x0800,
+    PROTO_TCP = 6,
+    PROTO_UDP = 17,
+    IP_HEADER = 20,
+    UDP_HEADER = 8
+};
 enum { IP_MF = 0x2000, IP_OFFSET = 0x1fff, TTL = 64 };
 enum { PARTS_MAX = 16, PART_SIZE = 65536 };
 #define PART_US INT64_C(5000000)
@@ -24,15 +31,17 @@ enum { PARTS_MAX = 16, PART_SIZE = 65536 };
 struct partial {
     struct local_peer peer; /* ports as of the first fragment */
     uint16_t id;
-    int64_t since;          /* us */
-    size_t have, total;     /* total 0: the last fragment has not come */
+    int64_t since;               /* us */
+    size_t have, total;          /* total 0: the last fragment has not come */
     uint8_t map[PART_SIZE / 64]; /* a bit for 8 bytes */
     uint8_t data[PART_SIZE];
 };
 
-/* --- headers ---------------------------------------------------------------------------------------------- */
+/* --- headers ----------------------------------------------------------------------------------------------
+ */
 
-void local_put_headers(struct local *l, uint8_t *f, const struct local_peer *peer, unsigned protocol, size_t len)
+void local_put_headers(struct local *l, uint8_t *f, const struct local_peer *peer, unsigned protocol,
+                       size_t len)
 {
     uint8_t *ip = f + ETH;
     uint16_t sum;
@@ -60,7 +69,8 @@ static bool is_ours(const struct local *l, unsigned port)
     return false;
 }
 
-/* --- datagrams -------------------------------------------------------------------------------------------- */
+/* --- datagrams --------------------------------------------------------------------------------------------
+ */
 
 void local_send_datagram(struct local *l, const struct local_peer *peer, const void *data, size_t len)
 {
@@ -133,7 +143,8 @@ static bool add_fragment(struct partial *p, size_t at, const uint8_t *data, size
 }
 
 /* One fragment; true: it is ours. */
-static bool take_fragment(struct local *l, struct local_peer *peer, const uint8_t *ip, const uint8_t *data, size_t len)
+static bool take_fragment(struct local *l, struct local_peer *peer, const uint8_t *ip, const uint8_t *data,
+                          size_t len)
 {
     unsigned where = get16(ip + 6), id = get16(ip + 4);
     struct partial *p = find_part(l, peer, id);
@@ -158,7 +169,8 @@ static bool take_fragment(struct local *l, struct local_peer *peer, const uint8_
     return true;
 }
 
-static bool take_udp(struct local *l, struct local_peer *peer, const uint8_t *ip, const uint8_t *udp, size_t len)
+static bool take_udp(struct local *l, struct local_peer *peer, const uint8_t *ip, const uint8_t *udp,
+                     size_t len)
 {
     if (get16(ip + 6) & (IP_MF | IP_OFFSET))
         return take_fragment(l, peer, ip, udp, len);
@@ -170,9 +182,11 @@ static bool take_udp(struct local *l, struct local_peer *peer, const uint8_t *ip
     return true;
 }
 
-/* --- streams ---------------------------------------------------------------------------------------------- */
+/* --- streams ----------------------------------------------------------------------------------------------
+ */
 
-static bool take_tcp(struct local *l, const struct local_peer *peer, const uint8_t *ip, uint8_t *tcp, size_t len)
+static bool take_tcp(struct local *l, const struct local_peer *peer, const uint8_t *ip, uint8_t *tcp,
+                     size_t len)
 {
     struct tcp_segment s = {.peer = *peer};
     size_t head = len >= 20 ? (tcp[12] >> 4) * 4u : 0;
@@ -195,7 +209,8 @@ static bool take_tcp(struct local *l, const struct local_peer *peer, const uint8
     return true;
 }
 
-/* --- the tap ---------------------------------------------------------------------------------------------- */
+/* --- the tap ----------------------------------------------------------------------------------------------
+ */
 
 static bool from_guest(struct net_tap *tap, struct nic_frame *f)
 {
@@ -226,7 +241,8 @@ static int64_t work(struct net_tap *tap)
     return MIN(service, tcp);
 }
 
-/* --- life ------------------------------------------------------------------------------------------------- */
+/* --- life -------------------------------------------------------------------------------------------------
+ */
 
 struct local *local_new(struct user_net *net, const uint16_t *ports, unsigned n, const struct local_ops *ops,
                         void *opaque)

@@ -1,7 +1,7 @@
 /*
  * Services of this program at the network's own host address (10.0.2.2): datagrams and connections to chosen
- * ports are answered here, without a socket of the host or libslirp; everything else at that address goes on to
- * libslirp and so to the host.
+ * ports are answered here, without a socket of the host or libslirp; everything else at that address goes on
+ * to libslirp and so to the host.
  *
  * Threading: the callbacks, and all functions but local_new(), local_free() and local_kick(), are for the
  * network's thread within a burst (net/tap.h).  docs/nfs.md, "The way to the guest", explains.
@@ -58,14 +58,14 @@ struct local_stream *local_stream_find(struct local *local, uint64_t id);
 void *local_stream_state(const struct local_stream *stream);
 
 /*
- * Bytes to send.  The LOCAL_HEADROOM bytes before data are the stream's to use meanwhile.  done(arg) is called on
- * the network's thread when the guest has acknowledged everything, or the stream is gone.
+ * Bytes to send.  The LOCAL_HEADROOM bytes before data are the stream's to use meanwhile.  done(arg) is
+ * called on the network's thread when the guest has acknowledged everything, or the stream is gone.
  */
 #define LOCAL_HEADROOM 64
 void local_send(struct local_stream *stream, uint8_t *data, size_t len, void (*done)(void *arg), void *arg);
 /*
- * How many bytes the stream's user has yet to deal with, e.g. calls that are queued: above some MiB, together with
- * what the guest has not yet taken, the guest is stopped from sending.
+ * How many bytes the stream's user has yet to deal with, e.g. calls that are queued: above some MiB, together
+ * with what the guest has not yet taken, the guest is stopped from sending.
  */
 void local_set_held(struct local_stream *stream, size_t bytes);
 /* Ends a stream at once; state is closed. */

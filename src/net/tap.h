@@ -20,8 +20,9 @@ struct net_tap {
     bool (*from_guest)(struct net_tap *tap, struct nic_frame *frame);
     bool (*to_guest)(struct net_tap *tap, struct nic_frame *frame);
     /*
-     * Called in each burst, when the guest's frames have been seen: to send what is ready, to look at the clock.
-     * Returns when (g_get_monotonic_time(), us) to be called again at the latest; G_MAXINT64: only in bursts.
+     * Called in each burst, when the guest's frames have been seen: to send what is ready, to look at the
+     * clock. Returns when (g_get_monotonic_time(), us) to be called again at the latest; G_MAXINT64: only in
+     * bursts.
      */
     int64_t (*work)(struct net_tap *tap);
     bool watches; /* takes and changes nothing: sees what the other taps inject, too */

@@ -1,15 +1,16 @@
 /*
  * TCP (RFC 9293) for services within this program: see tcp.h and local.h.
  *
- *  1. The wire is this program's memory: frames come in order and hardly ever are lost (the card drops what a guest
- *     leaves lying too long).  So what does not come in order is dropped and asked for again, there is no congestion
- *     control beyond a bound of what is under way, and after a loss everything is sent again from there.
- *  2. What is sent is not copied here: a segment's headers are written before its payload, where it lies, and what
- *     was there is put back.  Only small pieces that fit into one segment are brought together.
+ *  1. The wire is this program's memory: frames come in order and hardly ever are lost (the card drops what a
+ * guest leaves lying too long).  So what does not come in order is dropped and asked for again, there is no
+ * congestion control beyond a bound of what is under way, and after a loss everything is sent again from
+ * there.
+ *  2. What is sent is not copied here: a segment's headers are written before its payload, where it lies, and
+ * what was there is put back.  Only small pieces that fit into one segment are brought together.
  *  3. An acknowledgement of its own is a frame that the guest must work on.  Answers carry it; otherwise two
  *     segments' worth of data make one at the end of the burst, and less than that after a while.
- *  4. A guest may stand still for hours (a debugger): nothing is given up for time alone but what the guest has
- *     closed itself.  The number of streams is bounded; the one that was silent longest goes.
+ *  4. A guest may stand still for hours (a debugger): nothing is given up for time alone but what the guest
+ * has closed itself.  The number of streams is bounded; the one that was silent longest goes.
  *
  * Left out: active opening, urgent data, SACK, timestamps, checks of the guest's checksums.
  *
@@ -24,9 +25,15 @@
 enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
 enum { OPT_END = 0, OPT_NOP = 1, OPT_MSS = 2, OPT_SCALE = 3, PROTO_TCP = 6, ETH = NIC_ETHERNET_HEADER };
 enum { OUR_MSS = NIC_MTU - 40, MIN_MSS = 88, DEFAULT_MSS = 536, OUR_SCALE = 7, MAX_SCALE = 14 };
-enum { RECEIVE_MAX = 4 << 20, UNDER_WAY_MAX = 1 << 20, GATHER_BELOW = 32768, CLOSED_BELOW = 16384, CLOSING_TRIES = 8 };
-#define ACK_US   INT64_C(30000)
-#define RTO_US   INT64_C(300000)
+enum {
+    RECEIVE_MAX = 4 << 20,
+    UNDER_WAY_MAX = 1 << 20,
+    GATHER_BELOW = 32768,
+    CLOSED_BELOW = 16384,
+    CLOSING_TRIES = 8
+};
+#define ACK_US        INT64_C(30000)
+#define RTO_US        INT64_C(300000)
 #define RTO_SHIFT_MAX 4
 
 struct chunk {
@@ -41,7 +48,7 @@ struct local_stream {
     struct local *local;
     struct local_peer peer;
     uint64_t id;
-    void *state; /* the user's; valid while `open' */
+    void *state;                   /* the user's; valid while `open' */
     bool open, established, ended; /* ended: the guest's FIN has come */
     bool fin_sent, ack_now, probe; /* probe: one segment only, to see whether the guest is there */
 
@@ -51,8 +58,8 @@ struct local_stream {
 
     uint32_t snd_una, snd_nxt, snd_max, snd_wnd;
     unsigned scale, mss, dup_acks, tries;
-    bool scales; /* both use window scaling */
-    int64_t rto_at; /* us; 0: not running */
+    bool scales;                    /* both use window scaling */
+    int64_t rto_at;                 /* us; 0: not running */
     struct chunk *head, *tail, *at; /* at: where snd_nxt is, at_off into it; NULL: at the end */
     size_t head_off, at_off;        /* head_off: of the first chunk, already acknowledged */
     size_t queued;                  /* bytes from snd_una on */
@@ -63,7 +70,8 @@ static bool before(uint32_t a, uint32_t b)
     return (int32_t)(a - b) < 0;
 }
 
-/* --- streams ---------------------------------------------------------------------------------------------- */
+/* --- streams ----------------------------------------------------------------------------------------------
+ */
 
 uint64_t local_stream_id(const struct local_stream *s)
 {
@@ -142,7 +150,8 @@ void *local_stream_state(const struct local_stream *s)
     return s->open ? s->state : NULL;
 }
 
-/* --- sending ---------------------------------------------------------------------------------------------- */
+/* --- sending ----------------------------------------------------------------------------------------------
+ */
 
 /* The right edge is never taken back (RFC 9293 3.8.6.2.1). */
 static unsigned window(struct local_stream *s)
@@ -157,8 +166,8 @@ static unsigned window(struct local_stream *s)
 }
 
 /*
- * One segment whose payload of len bytes lies at f + TCP_FRAME_HEADERS.  RFC 9293 3.1; the checksum is left to the
- * card, mostly to be left out.
+ * One segment whose payload of len bytes lies at f + TCP_FRAME_HEADERS.  RFC 9293 3.1; the checksum is left
+ * to the card, mostly to be left out.
  */
 static void send_frame(struct local_stream *s, uint8_t *f, size_t len, unsigned flags)
 {
@@ -337,7 +346,8 @@ void local_close(struct local_stream *s)
     destroy(s);
 }
 
-/* --- receiving -------------------------------------------------------------------------------------------- */
+/* --- receiving --------------------------------------------------------------------------------------------
+ */
 
 static void take_options(struct local_stream *s, const uint8_t *p, size_t len)
 {
@@ -411,7 +421,8 @@ static void take_ack(struct local_stream *s, const struct tcp_segment *g)
         s->tries = s->dup_acks = 0;
         s->probe = false;
         s->rto_at = s->snd_una == s->snd_max ? 0 : g_get_monotonic_time() + RTO_US;
-    } else if (!g->len && s->snd_una != s->snd_nxt && (uint32_t)g->window << s->scale == s->snd_wnd && ++s->dup_acks == 3) {
+    } else if (!g->len && s->snd_una != s->snd_nxt && (uint32_t)g->window << s->scale == s->snd_wnd &&
+               ++s->dup_acks == 3) {
         begin_again(s);
     }
     s->snd_wnd = (uint32_t)g->window << (s->scales ? s->scale : 0);
@@ -509,7 +520,8 @@ void tcp_input(struct local *l, const struct tcp_segment *g)
     }
 }
 
-/* --- the clock -------------------------------------------------------------------------------------------- */
+/* --- the clock --------------------------------------------------------------------------------------------
+ */
 
 /* true: the stream is given up. */
 static bool time_out(struct local_stream *s)

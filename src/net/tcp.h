@@ -43,7 +43,8 @@ int64_t tcp_work(struct local *local);
 void tcp_close_all(struct local *local);
 
 /* local.c: Ethernet and IPv4 headers at f, of a packet of `len' bytes from the IPv4 header on. */
-void local_put_headers(struct local *local, uint8_t *f, const struct local_peer *peer, unsigned protocol, size_t len);
+void local_put_headers(struct local *local, uint8_t *f, const struct local_peer *peer, unsigned protocol,
+                       size_t len);
 
 static inline unsigned get16(const uint8_t *p)
 {

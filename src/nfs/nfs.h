@@ -41,8 +41,8 @@ struct nfs_ports {
 #define NFS_MESSAGE_MAX ((1u << 20) + 4096)
 
 /*
- * An answer: `len' bytes at `msg'.  The NFS_REPLY_ROOM bytes before msg are the caller's, for a record mark and
- * the headers of packets.
+ * An answer: `len' bytes at `msg'.  The NFS_REPLY_ROOM bytes before msg are the caller's, for a record mark
+ * and the headers of packets.
  */
 #define NFS_REPLY_ROOM 128
 struct nfs_reply {
@@ -75,18 +75,20 @@ bool nfs_server_call(struct nfs_server *server, const void *rpc, size_t len, boo
                      struct nfs_reply *reply);
 
 /*
- * The same, but a call that has to wait for the host's disk (COMMIT, a stable WRITE, a READ of what is not in the
- * page cache) is not made: NFS_WAITS.  Give it to nfs_server_call() where waiting hurts nobody.
+ * The same, but a call that has to wait for the host's disk (COMMIT, a stable WRITE, a READ of what is not in
+ * the page cache) is not made: NFS_WAITS.  Give it to nfs_server_call() where waiting hurts nobody.
  */
 enum nfs_outcome { NFS_SILENT, NFS_ANSWERED, NFS_WAITS };
 enum nfs_outcome nfs_server_try(struct nfs_server *server, const void *rpc, size_t len, bool tcp,
                                 struct nfs_reply *reply);
 
 /*
- * Optional: called around each wait for the host's disk, so that the caller can let go of his lock, and other calls
- * be made meanwhile (the one that waits goes on after end()).  Without them a server makes one call at a time.
+ * Optional: called around each wait for the host's disk, so that the caller can let go of his lock, and other
+ * calls be made meanwhile (the one that waits goes on after end()).  Without them a server makes one call at
+ * a time.
  */
-void nfs_server_set_waiting(struct nfs_server *server, void (*begin)(void *arg), void (*end)(void *arg), void *arg);
+void nfs_server_set_waiting(struct nfs_server *server, void (*begin)(void *arg), void (*end)(void *arg),
+                            void *arg);
 
 /* Optional, about once a second: closes files that nobody used for a while, so that the host can run or
  * unmount them. */
