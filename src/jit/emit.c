@@ -399,8 +399,12 @@ static void evict_home(struct emit *e, unsigned n, unsigned except)
 
 void emit_evict_homes(struct emit *e)
 {
+    for (unsigned t = 0; t < TEMPS; t++)
+        if (e->tmp[t] && e->copy[e->tmp[t]] < COPY_SPILL)
+            e->copy[e->tmp[t]] = 0;
     for (unsigned n = 0; n < 32; n++)
-        evict_home(e, n, 0);
+        if (e->gx_live[n])
+            evict_home(e, n, 0);
 }
 
 static void emit_set_x(struct emit *e, const struct ir *ir)
