@@ -98,7 +98,7 @@ enum {
 #ifdef ARMLET_HARSH
     JUMP_BITS = 2,
 #else
-    JUMP_BITS = 12,
+    JUMP_BITS = 14,
 #endif
 };
 struct jump {
