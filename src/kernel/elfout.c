@@ -131,7 +131,8 @@ bool kernel_write_symbols(struct kernel *k, const char *path, bool linked, GErro
         kernel_each_symbol(k, add_symbol, &w);
         end_section(&w, p.text_va + p.size);
         GString *file = assemble(&w, &p);
-        ok = g_file_set_contents(path, file->str, (gssize)file->len, err);
+        /* In place: it may be a pipe's or a device's name, which a new file would replace. */
+        ok = g_file_set_contents_full(path, file->str, (gssize)file->len, G_FILE_SET_CONTENTS_NONE, 0644, err);
         g_string_free(file, TRUE);
     } else {
         g_set_error_literal(err, G_FILE_ERROR, G_FILE_ERROR_FAILED, k->problem);

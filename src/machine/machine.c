@@ -80,7 +80,9 @@ bool machine_dump_dtb(const struct config *config, GError **err)
 
     if (!tree)
         return false;
-    bool ok = g_file_set_contents(config->dumpdtb, g_bytes_get_data(tree, NULL), (gssize)g_bytes_get_size(tree), err);
+    /* In place: it may be a pipe's or a device's name, which a new file would replace. */
+    bool ok = g_file_set_contents_full(config->dumpdtb, g_bytes_get_data(tree, NULL), (gssize)g_bytes_get_size(tree),
+                                       G_FILE_SET_CONTENTS_NONE, 0644, err);
     g_bytes_unref(tree);
     return ok;
 }

@@ -127,7 +127,8 @@ static bool write_junit(const struct results *r, const char *path)
     g_autofree char *xml = ktap_junit(r->ktap);
     GError *err = NULL;
 
-    if (g_file_set_contents(path, xml, -1, &err))
+    /* In place: it may be a pipe's or a device's name, which a new file would replace. */
+    if (g_file_set_contents_full(path, xml, -1, G_FILE_SET_CONTENTS_NONE, 0644, &err))
         return true;
     warn("run: --junit %s", err->message);
     g_error_free(err);

@@ -80,3 +80,16 @@ def test_bootargs_and_memory(tmp_path):
     nodes = dump(tmp_path, "-m", "768", "-kernel", "x", "-append", "a=b")
     assert nodes["chosen"]["bootargs"] == '"a=b"'
     assert nodes["memory@40000000"]["reg"] == "<0x00 0x40000000 0x00 0x30000000>"
+
+
+def test_into_a_pipe(tmp_path):
+    """A name that is not a plain file's is written to, and stays what it is."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run("-machine", f"virt,dumpdtb={path}", "-nographic").returncode == 0
+        assert os.read(reader, 4) == b"\xd0\x0d\xfe\xed"
+    finally:
+        os.close(reader)
+    assert path.is_fifo()
