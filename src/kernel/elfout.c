@@ -2,11 +2,13 @@
  * The kernel's symbols as an ELF file for debuggers: no code, sections without contents where the image has them, one
  * segment over all so that a debugger can move it as a whole.
  */
+#include "kernel/guts.h"
+
 #include <elf.h>
 #include <errno.h>
 #include <string.h>
 
-#include "kernel/guts.h"
+#include "base/outfile.h"
 
 enum { SECTIONS_MAX = 4000 };
 
@@ -131,8 +133,7 @@ bool kernel_write_symbols(struct kernel *k, const char *path, bool linked, GErro
         kernel_each_symbol(k, add_symbol, &w);
         end_section(&w, p.text_va + p.size);
         GString *file = assemble(&w, &p);
-        /* In place: it may be a pipe's or a device's name, which a new file would replace. */
-        ok = g_file_set_contents_full(path, file->str, (gssize)file->len, G_FILE_SET_CONTENTS_NONE, 0644, err);
+        ok = outfile_write(path, file->str, file->len, err);
         g_string_free(file, TRUE);
     } else {
         g_set_error_literal(err, G_FILE_ERROR, G_FILE_ERROR_FAILED, k->problem);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/outfile.h"
 #include "base/report.h"
 #include "base/trace.h"
 #include "cpu/lockstep.h"
@@ -80,9 +81,7 @@ bool machine_dump_dtb(const struct config *config, GError **err)
 
     if (!tree)
         return false;
-    /* In place: it may be a pipe's or a device's name, which a new file would replace. */
-    bool ok = g_file_set_contents_full(config->dumpdtb, g_bytes_get_data(tree, NULL), (gssize)g_bytes_get_size(tree),
-                                       G_FILE_SET_CONTENTS_NONE, 0644, err);
+    bool ok = outfile_write(config->dumpdtb, g_bytes_get_data(tree, NULL), g_bytes_get_size(tree), err);
     g_bytes_unref(tree);
     return ok;
 }

@@ -10,6 +10,7 @@
 
 #include <glib.h>
 
+#include "base/outfile.h"
 #include "base/report.h"
 #include "lab/ktap.h"
 
@@ -127,8 +128,7 @@ static bool write_junit(const struct results *r, const char *path)
     g_autofree char *xml = ktap_junit(r->ktap);
     GError *err = NULL;
 
-    /* In place: it may be a pipe's or a device's name, which a new file would replace. */
-    if (g_file_set_contents_full(path, xml, -1, G_FILE_SET_CONTENTS_NONE, 0644, &err))
+    if (outfile_write(path, xml, strlen(xml), &err))
         return true;
     warn("run: --junit %s", err->message);
     g_error_free(err);

@@ -93,3 +93,7 @@ def test_into_a_pipe(tmp_path):
     finally:
         os.close(reader)
     assert path.is_fifo()
+
+
+def test_to_standard_output():
+    assert run("-machine", "virt,dumpdtb=/dev/stdout", "-nographic").stdout.encode("utf-8", "replace")[1:2] == b"\r"
