@@ -21,7 +21,7 @@
 #include "cpu/model.h"
 
 /* MDSCR_EL1, OSLSR_EL1 */
-enum { MDSCR_SS = 1 << 0, MDSCR_KDE = 1 << 13, MDSCR_MDE = 1 << 15, OSLSR_OSLK = 1 << 1 };
+enum { OSLSR_OSLK = 1 << 1 };
 /* Always writable: SS, TDCC, KDE, MDE; only while the OS lock is set: ERR, HDE, TDA, INTdis, TXU, RXO, TXfull, RXfull. */
 #define MDSCR_MASK        UINT64_C(0x0000b001)
 #define MDSCR_MASK_LOCKED UINT64_C(0x6ce0f041)

@@ -11,6 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* MDSCR_EL1.  PSTATE.D matters only while SS or MDE is set. */
+enum { MDSCR_SS = 1 << 0, MDSCR_KDE = 1 << 13, MDSCR_MDE = 1 << 15 };
+
 struct cpu;
 struct sysreg;
 struct cpu_debug;

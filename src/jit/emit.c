@@ -2051,11 +2051,14 @@ static void emit_state_cold(struct emit *e, const struct cold *c)
     const struct ir *ir = op_of(e, c->id);
 
     emit_cold_flags(e, c);
-    if (c->data[0] != NO_REG) {
-        x86_store(&e->x, true, arg(2), c->data[0]);
+    if (ir->op != IR_barrier) {
         x86_store_imm(&e->x, true, arg(0), (int32_t)op_of(e, ir->a)->imm);
         x86_store_imm(&e->x, true, arg(1), (int32_t)op_of(e, ir->b)->imm);
     }
+    if (ir->op == IR_h_msr_imm)
+        x86_store_imm(&e->x, true, arg(2), (int32_t)op_of(e, ir->c)->imm);
+    else if (ir->op != IR_barrier)
+        x86_store(&e->x, true, arg(2), c->data[0]);
     emit_c_op(e, ir, c->insn, c->off, true);
     x86_jmp_to(&e->x, c->back);
 }

@@ -9,6 +9,8 @@
 #include "jit/emit.h"
 
 #include "cpu/access.h"
+#include "cpu/debug.h"
+#include "cpu/model.h"
 #include "cpu/sysregs.h"
 #include "cpu/tlb.h"
 
@@ -63,6 +65,13 @@ static bool sys_read(struct emit *e, const struct ir *ir)
     } else if (reg->id == SR_DAIF) {
         emit_use_all(e, ir);
         bind_load(e, false, CPU_MEM(daif));
+    } else if (reg->id == SR_DCZID_EL0) {
+        emit_use_all(e, ir);
+        if (e->uses[e->at]) {
+            unsigned d = emit_dest(e, e->at);
+            emit_const(e, d, DCZID_BS | (e->mode & JM_DZE ? 0 : 1 << 4));
+            emit_bind(e, e->at, d);
+        }
     } else {
         return false;
     }
@@ -92,7 +101,15 @@ static void emit_mask(struct emit *e, unsigned t, unsigned u)
     emit_release(e, v);
 }
 
-/* MSR DAIF, Xt: unless the debug mask changes, which cpu/debug.c follows. */
+/* To cold code if the debug mask matters, which cpu/debug.c follows. */
+static struct cold *debug_cold(struct emit *e)
+{
+    x86_rm(&e->x, 0, false, 0xf7, 0, jit_cpu_mem(offsetof(struct cpu, sys.mdscr_el1)), false);
+    x86_u32(&e->x, MDSCR_SS | MDSCR_MDE);
+    return emit_cold(e, COLD_STATE, x86_jcc(&e->x, CC_NE));
+}
+
+/* MSR DAIF, Xt. */
 static void write_daif(struct emit *e, const struct ir *ir)
 {
     unsigned r = emit_reg(e, ir->c), t = emit_temp(e), u = emit_temp(e);
@@ -101,8 +118,10 @@ static void write_daif(struct emit *e, const struct ir *ir)
     x86_mov_rr(&e->x, false, t, r);
     x86_alu_rm(&e->x, false, ALU_XOR, t, CPU_MEM(daif));
     x86_test_ri(&e->x, false, t, DAIF_D);
-    struct cold *c = emit_cold(e, COLD_STATE, x86_jcc(&e->x, CC_NE));
+    uint8_t *same = x86_jcc(&e->x, CC_E);
+    struct cold *c = debug_cold(e);
     c->data[0] = (uint8_t)r;
+    x86_here(&e->x, same);
     x86_mov_rr(&e->x, false, t, r);
     x86_alu_ri(&e->x, false, ALU_AND, t, DAIF_D | DAIF_A | DAIF_I | DAIF_F);
     x86_store(&e->x, false, CPU_MEM(daif), t);
@@ -118,10 +137,15 @@ static bool sys_write_plain(struct emit *e, const struct ir *ir, const struct sy
     unsigned r = emit_reg(e, ir->c);
 
     if (reg->id != SR_SP_EL0 && reg->mask != UINT64_MAX) {
-        if (reg->mask != UINT32_MAX)
+        bool low = reg->mask == UINT32_MAX;
+        if (!low && (int64_t)reg->mask != (int32_t)reg->mask)
             return false;
         unsigned t = emit_temp(e);
-        x86_mov_rr(&e->x, false, t, r);
+        if (!low)
+            emit_clobber_flags(e);
+        x86_mov_rr(&e->x, !low, t, r);
+        if (!low)
+            x86_alu_ri(&e->x, true, ALU_AND, t, (int32_t)reg->mask);
         r = t;
     }
     x86_store(&e->x, true, to, r);
@@ -146,25 +170,35 @@ static bool sys_write(struct emit *e, const struct ir *ir)
         write_daif(e, ir);
         return true;
     }
+    if (reg->id == SR_TTBR0_EL1 || reg->id == SR_TTBR1_EL1 || reg->id == SR_CONTEXTIDR_EL1) {
+        emit_generic(e, ir); /* which switches data TLB and key; the page that runs may run on until there is an ISB */
+        e->leave = AFTER_ON;
+        return true;
+    }
     bool plain = reg->stored && !reg->write && key >> 14 == 3;
     return (plain || (reg->id == SR_SP_EL0 && e->mode & JM_SPH)) && sys_write_plain(e, ir, reg);
 }
 
-/* MSR DAIFSet, DAIFClr without the debug mask, at EL1. */
+/* MSR DAIFSet, DAIFClr at EL1. */
 static bool msr_imm(struct emit *e, const struct ir *ir)
 {
     uint64_t op1, op2, imm;
 
     if (!(e->mode & JM_EL) || !const_operand(e, ir->a, &op1) || !const_operand(e, ir->b, &op2) ||
-        !const_operand(e, ir->c, &imm) || op1 != 3 || (op2 != 6 && op2 != 7) || imm & 8)
+        !const_operand(e, ir->c, &imm) || op1 != 3 || (op2 != 6 && op2 != 7))
         return false;
     int32_t bits = (int32_t)(imm << 6);
     unsigned t = emit_temp(e), u = emit_temp(e);
     emit_clobber_flags(e);
+    struct cold *c = imm & 8 ? debug_cold(e) : NULL;
+    if (c)
+        c->data[0] = NO_REG;
     x86_load(&e->x, false, t, CPU_MEM(daif));
     x86_alu_ri(&e->x, false, op2 == 6 ? ALU_OR : ALU_AND, t, op2 == 6 ? bits : ~bits);
     x86_store(&e->x, false, CPU_MEM(daif), t);
     emit_mask(e, t, u);
+    if (c)
+        c->back = e->x.p;
     emit_use_all(e, ir);
     e->leave = op2 == 6 ? AFTER_ON : AFTER_POLL;
     return true;

@@ -418,7 +418,8 @@ uint64_t jit_c_op(struct cpu *cpu)
         cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
         return 1;
     }
-    if (unlikely(may_sleep(ir.op) && jit_code_epoch(j->code) != j->epoch)) {
+    bool watched = cpu->debug_slow && (ir.op == IR_h_sysreg_write || ir.op == IR_h_msr_imm); /* perhaps only now */
+    if (unlikely(watched || (may_sleep(ir.op) && jit_code_epoch(j->code) != j->epoch))) {
         cpu->icount++;
         cpu->pc = cpu->next_pc;
         cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
