@@ -281,7 +281,7 @@ void emit_memory(struct emit *e, const struct ir *ir)
         place_data(e, &data, i - 1, ir_operand(ir, i), !one || !emit_is_temp(ea.base));
         one |= emit_is_temp(data.data[i - 1]);
     }
-    unsigned number = e->no_groups ? 0 : e->member[e->at], second = e->at + 1;
+    unsigned number = e->no_groups || jit_check_mmu ? 0 : e->member[e->at], second = e->at + 1;
     const struct group *g = number ? &e->group[number - 1] : NULL;
     bool follows = g && g->first != e->at;
     unsigned t1 = follows ? emit_reg(e, g->addend) : emit_temp(e), t0 = emit_temp(e), t2 = NO_REG;
