@@ -450,6 +450,15 @@ bool kernel_find_address(struct kernel *k, uint64_t va, struct kernel_symbol *sy
     return (va >> 63 && modules_find_address(k, va, sym)) || given_address(k, va, sym);
 }
 
+/* " (file.c:123)", or "", by the debug information of -kernel-symbols. */
+static char *line_text(struct kernel *k, uint64_t va)
+{
+    uint64_t offset;
+    g_autofree char *line = k->given && given_offset(k, &offset) ? symfile_line(k->given, va - offset) : NULL;
+
+    return line ? g_strdup_printf(" (%s)", line) : g_strdup("");
+}
+
 static char *describe(struct kernel *k, uint64_t va, uint64_t inside)
 {
     struct kernel_symbol s;
@@ -461,8 +470,9 @@ static char *describe(struct kernel *k, uint64_t va, uint64_t inside)
         if (kernel_where(k, &p))
             va += p.text_va - p.text_pa;
     }
-    return g_strdup_printf("%s+0x%" G_GINT64_MODIFIER "x/0x%" G_GINT64_MODIFIER "x%s%s%s", s.name, (guint64)(va - s.va),
-                           (guint64)s.size, s.module ? " [" : "", s.module ? s.module : "", s.module ? "]" : "");
+    g_autofree char *line = line_text(k, va >> 63 && inside >> 63 ? inside : va);
+    return g_strdup_printf("%s+0x%" G_GINT64_MODIFIER "x/0x%" G_GINT64_MODIFIER "x%s%s%s%s", s.name, (guint64)(va - s.va),
+                           (guint64)s.size, s.module ? " [" : "", s.module ? s.module : "", s.module ? "]" : "", line);
 }
 
 char *kernel_describe_address(struct kernel *k, uint64_t va)

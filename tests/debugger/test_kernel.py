@@ -264,3 +264,21 @@ def test_wrong_symbol_files(tmp_path, content, complaint):
     kernel, _ = images("6.1")
     r = run("-M", "virt", "-kernel", kernel, "-kernel-symbols", str(path))
     assert r.returncode == 1 and complaint in r.stderr and len(r.stderr.splitlines()) == 1, r.stderr
+
+
+def test_source_lines(tmp_path):
+    source = tmp_path / "v.c"
+    source.write_text("int counter;\nvoid _text(void)\n{\n    counter++;\n}\nint _end;\n")
+    base = 0xffff800008000000
+    file, script, code = tmp_path / "vmlinux", tmp_path / "v.lds", tmp_path / "loop.img"
+    script.write_text(f"SECTIONS {{ .text {base:#x} : {{ *(.text) }} .data : {{ *(.data .bss) }} }}")
+    subprocess.run(["aarch64-linux-gnu-gcc", "-g", "-O0", "-nostdlib", "-static", "-mcmodel=large", "-fno-pic", "-Wl,-e,_text",
+                    f"-Wl,-T,{script}", "-o", str(file), str(source)], check=True)
+    code.write_bytes(loop_elf())
+    p = subprocess.Popen([os.environ.get("ARMLET_BUILD", "build") + "/armlet", "-M", "virt", "-display", "none", "-kernel",
+                          str(code), "-kernel-symbols", str(file), "-monitor", f"unix:{tmp_path}/mon,server,nowait"])
+    monitor = Monitor(f"{tmp_path}/mon")
+    assert monitor.cmd("sym _text").split()[:2] == [f"{base:#x}", "_text"]
+    assert re.search(r"_text\+0x4/0x[0-9a-f]+ \(.*/v\.c:4\)$", monitor.cmd(f"sym {base + 4:#x}").strip())
+    monitor.s.sendall(b"quit\n")
+    assert p.wait(20) == 0
