@@ -638,7 +638,7 @@ static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
     default:
         if (ir->op == IR_load_ex || ir->op == IR_store_ex) {
             emit_exclusive(e, ir);
-        } else if (emit_system(e, ir)) {
+        } else if (emit_atomic(e, ir) || emit_system(e, ir)) {
             break;
         } else if (ir_info[ir->op].effects & IE_STATE) {
             emit_generic(e, ir);

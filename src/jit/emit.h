@@ -172,6 +172,7 @@ unsigned emit_take(struct emit *e, unsigned host);
 void emit_memory(struct emit *e, const struct ir *ir);   /* emit_mem.c */
 void emit_host_load(struct emit *e, unsigned size, unsigned d, struct hmem m); /* 1 << size bytes, zero-extended */
 void emit_exclusive(struct emit *e, const struct ir *ir); /* IR_load_ex, IR_store_ex */
+bool emit_atomic(struct emit *e, const struct ir *ir); /* IR_atomic_*; false: not one of its own */
 void emit_zva(struct emit *e, const struct ir *ir);
 /* Jump through the jump cache to the va in RAX, or to leave_at (writable view). */
 void emit_dispatch_code(struct x86 *x, const uint8_t *leave_at);

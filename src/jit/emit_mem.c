@@ -360,6 +360,79 @@ void emit_exclusive(struct emit *e, const struct ir *ir)
         store_exclusive(e, ir);
 }
 
+static void zero_extend(struct emit *e, unsigned size, unsigned r)
+{
+    if (size < MO_32)
+        x86_ext_rr(&e->x, false, size ? 0x0fb7 : 0x0fb6, r, r);
+    else if (size == MO_32)
+        x86_mov_rr(&e->x, false, r, r);
+}
+
+/* LDADD by XADD, SWP by XCHG. */
+static void atomic_rmw(struct emit *e, const struct ir *ir)
+{
+    unsigned size = ir->k & MO_SIZE;
+    struct hmem ea = emit_address(e, ir->a);
+    unsigned data = emit_reg(e, ir->b), t0 = emit_temp(e), t1 = emit_temp(e);
+    struct cold *c = lookup(e, ir->k, 1u << size, true, false, ea, t0, t1);
+
+    x86_lea(&e->x, true, t1, MEMX(ea.base, t1, 0, ea.disp));
+    x86_mov_rr(&e->x, true, t0, data);
+    x86_u8(&e->x, 0xf0);
+    x86_rm(&e->x, size == MO_16 ? 0x66 : 0, size == MO_64,
+           (ir->x == RMW_ADD ? 0x0fc0u : 0x86u) + (size != MO_8), t0, MEM(t1, 0), size == MO_8);
+    zero_extend(e, size, t0);
+    c->back = e->x.p;
+    c->bytes = 1; /* misaligned: a fault, or C */
+    c->imm[0] = data;
+    c->data[0] = (uint8_t)t0;
+    emit_use_all(e, ir);
+    emit_bind(e, e->at, t0);
+}
+
+/* Operands: address, expected, desired. */
+static void atomic_cas(struct emit *e, const struct ir *ir)
+{
+    unsigned size = ir->k & MO_SIZE;
+    struct cold data = { 0 };
+
+    emit_take(e, RAX);
+    struct hmem ea = emit_address(e, ir->a);
+    unsigned desired = emit_reg(e, ir->c);
+    bool locked = e->loc[ir->b].kind == L_TMP && e->locked & 1u << e->loc[ir->b].n; /* it is an address or desired, too */
+    place_data(e, &data, 1, ir->b, locked);
+    unsigned t1 = emit_temp(e);
+    struct cold *c = lookup(e, ir->k, 1u << size, true, false, ea, RAX, t1);
+    c->data[1] = data.data[1];
+    c->imm[1] = data.imm[1];
+    c->w[1] = data.w[1];
+    x86_lea(&e->x, true, t1, MEMX(ea.base, t1, 0, ea.disp));
+    unsigned expected = data_reg(e, c, 1, RAX);
+    if (expected != RAX)
+        x86_mov_rr(&e->x, true, RAX, expected);
+    x86_u8(&e->x, 0xf0);
+    x86_rm(&e->x, size == MO_16 ? 0x66 : 0, size == MO_64, size == MO_8 ? 0x0fb0 : 0x0fb1, desired, MEM(t1, 0),
+           size == MO_8);
+    zero_extend(e, size, RAX);
+    c->back = e->x.p;
+    c->bytes = 1;
+    c->imm[0] = desired;
+    c->data[0] = RAX;
+    emit_use_all(e, ir);
+    emit_bind(e, e->at, RAX);
+}
+
+bool emit_atomic(struct emit *e, const struct ir *ir)
+{
+    if (ir->op == IR_atomic_rmw && (ir->x == RMW_ADD || ir->x == RMW_SWP))
+        atomic_rmw(e, ir);
+    else if (ir->op == IR_atomic_cas)
+        atomic_cas(e, ir);
+    else
+        return false;
+    return true;
+}
+
 /* DC ZVA: operand c is the address of a byte in a block of 64. */
 void emit_zva(struct emit *e, const struct ir *ir)
 {
@@ -465,7 +538,11 @@ void emit_memory_cold(struct emit *e, struct cold *c)
             x86_store(&e->x, true, a, data_reg(e, c, i, c->t0));
         }
     }
-    if (ir->op == IR_store_ex)
+    if (ir->op == IR_atomic_cas) {
+        x86_store(&e->x, true, HOT(HOT_A + 2), data_reg(e, c, 1, c->t0));
+        x86_store(&e->x, true, HOT(HOT_A + 4), (unsigned)c->imm[0]);
+    }
+    if (ir->op == IR_store_ex || ir->op == IR_atomic_rmw)
         x86_store(&e->x, true, HOT(HOT_A + 2), (unsigned)c->imm[0]);
     emit_c_op(e, ir, c->insn, c->off, c->keep);
     if (!is_store(ir->op))
