@@ -4,6 +4,7 @@
 #   make run              a shell in an unmodified Debian arm64 kernel; ARGS= goes to `armlet boot'
 #   make check            all tests; ARGS="NAME..." runs some suites of tests/suites.toml
 #   make check-long       the suites that take too long for that: sanitizer builds, a million litmus rounds, many boots
+#   make gold             tests/gold: what the translator makes of some pieces of guest code, written anew
 #   make bench            speed, beside QEMU's in the same run
 #   make lint             what a tool can find fault with
 #   make install          to PREFIX (/usr/local), DESTDIR honoured; manual pages and completion too
@@ -31,6 +32,10 @@ check: deps-check $(BUILD)/build.ninja $(BUILD)/with-tests
 check-long: deps-check $(BUILD)/build.ninja $(BUILD)/with-tests
 	@$(call compile,)
 	@tools/check --long $(BUILD) $(ARGS)
+
+gold: deps-check $(BUILD)/build.ninja $(BUILD)/with-tests
+	@$(call compile,tests/oracle/gold_test)
+	@$(BUILD)/tests/oracle/gold_test --write tests/gold/*.txt
 
 bench: deps-bench build
 	@$(call compile,tests/lab_paths)

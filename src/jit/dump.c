@@ -103,8 +103,8 @@ void jit_dump_ir(enum trace_category which, uint64_t pc, const struct ir_block *
 }
 
 #ifdef ARMLET_CAPSTONE
-/* Calls `each' for every instruction; a call of C is followed by data, which is shown as such. */
-static unsigned disassemble(FILE *out, const uint8_t *start, const uint8_t *end, uint64_t address)
+/* A line for each instruction, or only its name; a call of C is followed by data, which is shown as such. */
+static unsigned disassemble(FILE *out, const uint8_t *start, const uint8_t *end, uint64_t address, bool names)
 {
     csh handle;
     unsigned n = 0;
@@ -117,7 +117,9 @@ static unsigned disassemble(FILE *out, const uint8_t *start, const uint8_t *end,
     size_t left = (size_t)(end - start);
     while (cs_disasm_iter(handle, &code, &left, &address, insn)) {
         n++;
-        if (out)
+        if (names)
+            fprintf(out, " %s", insn->mnemonic);
+        else
             fprintf(out, "    %#" PRIx64 ": %s %s\n", insn->address, insn->mnemonic, insn->op_str);
     }
     cs_free(insn, 1);
@@ -125,21 +127,21 @@ static unsigned disassemble(FILE *out, const uint8_t *start, const uint8_t *end,
     return n;
 }
 #else
-static unsigned disassemble(FILE *out, const uint8_t *start, const uint8_t *end, uint64_t address)
+static unsigned disassemble(FILE *out, const uint8_t *start, const uint8_t *end, uint64_t address, bool names)
 {
-    if (out)
-        fprintf(out, "    %#" PRIx64 ":", address);
-    for (; out && start < end; start++)
+    if (names)
+        return 0;
+    fprintf(out, "    %#" PRIx64 ":", address);
+    for (; start < end; start++)
         fprintf(out, " %02x", *start);
-    if (out)
-        fputc('\n', out);
+    fputc('\n', out);
     return 0;
 }
 #endif
 
-unsigned jit_count_host(const uint8_t *start, const uint8_t *end)
+unsigned jit_dump_names(FILE *out, const uint8_t *start, const uint8_t *end)
 {
-    return disassemble(NULL, start, end, 0);
+    return disassemble(out, start, end, 0, true);
 }
 
 void jit_dump_host(uint64_t pc, const struct emit *e, const uint8_t *start)
@@ -155,13 +157,13 @@ void jit_dump_host(uint64_t pc, const struct emit *e, const uint8_t *start)
             (size_t)(e->x.p - start), (size_t)(e->x.p - e->cold_code));
     for (unsigned i = 0; i <= e->block->insns; i++) {
         const uint8_t *next = i < e->block->insns ? e->insn_code[i] : e->cold_code;
-        disassemble(f, at, next, (uint64_t)(uintptr_t)(at + e->x.exec));
+        disassemble(f, at, next, (uint64_t)(uintptr_t)(at + e->x.exec), false);
         if (i < e->block->insns)
             fprintf(f, "  %#" PRIx64 ":\n", pc + (uint64_t)(int64_t)e->insn_off[i]);
         at = next;
     }
     fprintf(f, "  cold:\n");
-    disassemble(f, at, e->x.p, (uint64_t)(uintptr_t)(at + e->x.exec));
+    disassemble(f, at, e->x.p, (uint64_t)(uintptr_t)(at + e->x.exec), false);
     fclose(f);
     trace_lines(TRACE_OUT_ASM, text);
     free(text);

@@ -18,8 +18,8 @@ void jit_dump_guest(uint64_t pc, const struct ir_block *block);
 void jit_dump_ir(enum trace_category which, uint64_t pc, const struct ir_block *block);
 /* Host code from start on, as e emitted it (with guest instructions between), for the block at pc. */
 void jit_dump_host(uint64_t pc, const struct emit *e, const uint8_t *start);
-/* Host instructions from start to end; e, which may be NULL, gives names to nothing yet.  0: no disassembler is built in. */
-unsigned jit_count_host(const uint8_t *start, const uint8_t *end);
+/* The names of the host instructions from start to end, and how many there are; 0: no disassembler is built in. */
+unsigned jit_dump_names(FILE *out, const uint8_t *start, const uint8_t *end);
 
 /* Only blocks whose address is in one of RANGE[,...] are dumped: FIRST-LAST, FIRST+SIZE.  NULL, or what is wrong with it. */
 MUST_USE const char *jit_dump_filter(const char *ranges);
