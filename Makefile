@@ -71,4 +71,4 @@ $(BUILD)/with-tests: $(BUILD)/build.ninja
 	@touch $@
 
 .NOTPARALLEL:
-.PHONY: build run check check-long bench lint install deb clean
+.PHONY: build run check check-long gold bench lint install deb clean

@@ -81,7 +81,7 @@ void emit_goto(struct emit *e, uint64_t off)
 
     if (!in_page(e, off)) {
         emit_load_pc(e, RAX, off);
-        emit_dispatch(e, false);
+        emit_dispatch(e, true);
     } else if ((int64_t)off > e->off) {
         emit_align_link(e, JMP_OPCODE);
         add_link(e, x86_jmp(&e->x), to);
@@ -190,7 +190,7 @@ void emit_branch_rel(struct emit *e, const struct ir *ir)
     if (!inside) {
         x86_here(&e->x, call);
         emit_load_pc(e, RAX, ir->imm);
-        emit_dispatch(e, false);
+        emit_dispatch(e, true);
     }
 }
 
