@@ -634,7 +634,7 @@ enum {
 /* The SHA256H2 of the same operands that follows the SHA256H at hand, 0: none. */
 static unsigned other_half(const struct emit *e, const struct ir *ir)
 {
-    for (unsigned i = e->at + 1; i < e->block->n && i < e->at + 6; i++) {
+    for (unsigned i = e->at + 1; i < e->block->n && i < e->at + 12; i++) {
         const struct ir *h2 = &e->block->ir[i];
         if (h2->op == IR_w_sha256h2 && h2->a == ir->b && h2->b == ir->a && h2->c == ir->c && e->uses[i])
             return i;

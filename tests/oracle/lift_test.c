@@ -272,12 +272,17 @@ static void make_program(uint64_t *seed, uint32_t words[PROGRAM], struct oracle_
 {
     for (unsigned i = 0; i < PROGRAM; i++) {
         uint64_t r = oracle_next(seed);
-        if (r % 5 == 0)
+        if (r % 128 == 0 && i + 3 <= PROGRAM) { /* mov v3, v0; sha256h q0, q1, v2; sha256h2 q1, q3, v2: done together */
+            words[i++] = 0x4ea01c03;
+            words[i++] = 0x5e024020;
+            words[i] = 0x5e025061;
+        } else if (r % 5 == 0) {
             words[i] = branch_word(seed, i);
-        else if (r % 5 == 1 && r >> 8 & 1 && oracle_pick(&t.machine, t.list[(r >> 9) % t.n_list], i, seed, rec))
+        } else if (r % 5 == 1 && r >> 8 & 1 && oracle_pick(&t.machine, t.list[(r >> 9) % t.n_list], i, seed, rec)) {
             words[i] = rec->word;
-        else
+        } else {
             words[i] = plain_word(seed);
+        }
     }
 }
 
