@@ -162,6 +162,7 @@ static void test_crash_runs_hooks(void **state)
 
     /* A sanitizer adds its own report and leaves by its own way. */
     assert_non_null(strstr(text, "[hook 1]"));
+    assert_non_null(strstr(text, "internal error (SEGV)"));
     assert_false(WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 77));
     g_free(text);
 }

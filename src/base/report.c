@@ -116,11 +116,22 @@ void report_run_exit_hooks(void)
         hooks[i]();
 }
 
+/* Async-signal-safe.  abort() has been explained by who called it, and SIGQUIT is the wish of the user. */
+static void say_crash(int sig)
+{
+    const char *part[] = {report_program(), ": internal error (", sigabbrev_np(sig), "); please report what led to it\n"};
+
+    for (unsigned i = 0; sig != SIGABRT && sig != SIGQUIT && i < ARRAY_LEN(part); i++)
+        if (part[i] && write(STDERR_FILENO, part[i], strlen(part[i])) < 0)
+            return;
+}
+
 void report_crash(int sig)
 {
     sigset_t set;
 
     report_run_exit_hooks();
+    say_crash(sig);
     signal(sig, SIG_DFL);
     sigemptyset(&set);
     sigaddset(&set, sig);
