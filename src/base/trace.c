@@ -194,6 +194,52 @@ char *trace_states(void)
     return g_string_free(s, FALSE);
 }
 
+/* --- addresses of blocks --- */
+
+enum { RANGES = 16 };
+static struct range {
+    uint64_t first, last;
+} ranges[RANGES]; /* set once, before the machine starts */
+static unsigned n_ranges;
+
+static bool parse_range(const char *text, struct range *r)
+{
+    char *end;
+
+    errno = 0;
+    r->first = strtoull(text, &end, 0);
+    if (end == text || errno || (*end != '-' && *end != '+'))
+        return false;
+    bool size = *end++ == '+';
+    text = end;
+    r->last = strtoull(text, &end, 0);
+    if (end == text || errno || *end)
+        return false;
+    if (size)
+        r->last = r->last ? r->first + r->last - 1 : r->first;
+    return r->last >= r->first;
+}
+
+const char *trace_filter(const char *text)
+{
+    g_auto(GStrv) part = g_strsplit(text, ",", -1);
+
+    if (g_strv_length(part) > RANGES)
+        return "more than 16 ranges";
+    for (n_ranges = 0; part[n_ranges]; n_ranges++)
+        if (!parse_range(part[n_ranges], &ranges[n_ranges]))
+            return "a range is FIRST-LAST or FIRST+SIZE";
+    return n_ranges ? NULL : "no range";
+}
+
+bool trace_in_filter(uint64_t va)
+{
+    for (unsigned i = 0; i < n_ranges; i++)
+        if (va >= ranges[i].first && va <= ranges[i].last)
+            return true;
+    return !n_ranges;
+}
+
 char *trace_list(void)
 {
     GString *s = g_string_new(NULL);

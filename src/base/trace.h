@@ -69,6 +69,13 @@ void trace_set_namer(void (*fn)(void *opaque, uint64_t va, char *buf, size_t siz
 /* " <name+0x10>", or "" where none is known; the text is the thread's own until its second next call. */
 const char *trace_name(uint64_t va);
 
+/*
+ * Of blocks of guest code (in_asm to out_asm, exec, cpu) show only those whose address is in one of RANGE[,...]:
+ * FIRST-LAST, FIRST+SIZE.  NULL, or what is wrong with it.  Before the machine starts.
+ */
+MUST_USE const char *trace_filter(const char *ranges);
+bool trace_in_filter(uint64_t va);
+
 /* The categories shown now, as trace_enable() takes them ("none" when there are none); to be freed with g_free(). */
 char *trace_list(void);
 

@@ -26,6 +26,7 @@
 #include "cpu/helpers.h"
 #include "cpu/ops.h"
 #include "cpu/prim.h"
+#include "cpu/show.h"
 #include "cpu/vec.h"
 
 typedef struct { uint64_t n; } V;
@@ -494,6 +495,8 @@ static void step_checked(struct cpu *cpu)
         cpu->pc = cpu->next_pc;
         return;
     }
+    if (stepping && unlikely(show_blocks_wanted()))
+        show_block(cpu);
     run_one(cpu, &slots[cpu->pc >> 2 & (SLOTS - 1)]);
     if (stepping && !(cpu->leave & LEAVE_FAULT))
         debug_step_done(cpu);
@@ -521,15 +524,37 @@ void interp_step(struct cpu *cpu)
     step_checked(cpu);
 }
 
-void interp_run_checked(struct cpu *cpu)
+/* A straight line, shown before it runs. */
+static void run_shown(struct cpu *cpu, const struct slot *slots)
+{
+    uint64_t next;
+
+    show_block(cpu);
+    do {
+        next = cpu->pc + 4;
+        run_one(cpu, &slots[cpu->pc >> 2 & (SLOTS - 1)]);
+    } while (!cpu->leave && cpu->pc == next && next & (MEM_PAGE_SIZE - 1));
+}
+
+static void run_quiet(struct cpu *cpu)
 {
     struct slot *slots;
 
+    if (!fetch(cpu, &slots))
+        return;
+    if (unlikely(show_blocks_wanted()))
+        run_shown(cpu, slots);
+    else
+        run_page(cpu, slots);
+}
+
+void interp_run_checked(struct cpu *cpu)
+{
     make_cache(cpu);
     if (cpu->il || !debug_page_is_quiet(cpu))
         step_checked(cpu);
-    else if (fetch(cpu, &slots))
-        run_page(cpu, slots);
+    else
+        run_quiet(cpu);
 }
 
 bool interp_exec_word(struct cpu *cpu, uint32_t word)
@@ -556,8 +581,6 @@ void interp_free(struct cpu *cpu)
 
 static void interp_run(struct cpu *cpu)
 {
-    struct slot *slots;
-
     for (;;) {
         if (unlikely(interrupted(cpu))) {
             if (atomic_load_explicit(&cpu->pending, memory_order_relaxed) & PEND_LEAVE)
@@ -568,8 +591,8 @@ static void interp_run(struct cpu *cpu)
             interp_run_checked(cpu);
             if (debug_stopped(cpu))
                 return;
-        } else if (fetch(cpu, &slots)) {
-            run_page(cpu, slots);
+        } else {
+            run_quiet(cpu);
         }
     }
 }

@@ -13,6 +13,7 @@
 #include "base/trace.h"
 #include "cpu/cluster.h"
 #include "cpu/mmu.h"
+#include "cpu/show.h"
 #include "kernel/kernel.h"
 
 static void info_status(struct hmp *h, const char *args)
@@ -78,30 +79,6 @@ static void info_cpus(struct hmp *h, const char *args)
 
 /* --- registers ---------------------------------------------------------------------------------------------- */
 
-static void print_general(struct hmp *h, const struct cpu *cpu)
-{
-    uint32_t p = (uint32_t)cpu_pstate(cpu);
-
-    hmp_print(h, "\nCPU#%u\n PC=%016" PRIx64 " X00=%016" PRIx64 " X01=%016" PRIx64 "\n", cpu->index, cpu->pc, cpu->x[0],
-              cpu->x[1]);
-    for (unsigned i = 2; i < 31; i++)
-        hmp_print(h, "X%02u=%016" PRIx64 "%s", i, cpu->x[i], i % 3 == 1 ? "\n" : " ");
-    hmp_print(h, " SP=%016" PRIx64 "\nPSTATE=%08x %c%c%c%c EL%u%c\n", cpu->x[31], p, p >> 31 & 1 ? 'N' : '-',
-              p >> 30 & 1 ? 'Z' : '-', p >> 29 & 1 ? 'C' : '-', p >> 28 & 1 ? 'V' : '-', cpu->el,
-              cpu->spsel ? 'h' : 't');
-}
-
-static void print_vectors(struct hmp *h, struct cpu *cpu)
-{
-    uint64_t fpcr = 0, fpsr = 0;
-
-    sysreg_peek(cpu, sysreg_find_name("FPCR"), &fpcr);
-    sysreg_peek(cpu, sysreg_find_name("FPSR"), &fpsr);
-    hmp_print(h, "FPCR=%08x FPSR=%08x\n", (unsigned)fpcr, (unsigned)fpsr);
-    for (unsigned i = 0; i < 32; i++)
-        hmp_print(h, "Q%02u=%016" PRIx64 ":%016" PRIx64 "%s", i, cpu->v[i].d[1], cpu->v[i].d[0], i & 1 ? "\n" : " ");
-}
-
 static void print_system(struct hmp *h, struct cpu *cpu)
 {
     size_t n, column = 0;
@@ -129,8 +106,10 @@ static void info_registers(struct hmp *h, const char *args)
     for (unsigned i = 0; i < cl->n; i++) {
         if (!all && i != only)
             continue;
-        print_general(h, cl->cpu[i]);
-        print_vectors(h, cl->cpu[i]);
+        g_autoptr(GString) text = g_string_new("\n");
+        show_general(cl->cpu[i], text);
+        show_vectors(cl->cpu[i], text);
+        hmp_print(h, "%s", text->str);
         if (all)
             print_system(h, cl->cpu[i]);
     }

@@ -321,8 +321,13 @@ static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_
     unsigned page_off = (unsigned)(at->pa & (MEM_PAGE_SIZE - 1));
 
     ir_begin_trace(&code->block, &m, page_off);
-    /* In lockstep flags are complete behind each block; else only where somebody but an interrupt could see them. */
-    code->block.page = cpu->cluster->lockstep ? NULL : at->hva;
+    /*
+     * In lockstep, and where blocks are traced, flags are complete behind each block; else only where somebody but an
+     * interrupt could see them.
+     */
+    code->block.page = cpu->cluster->lockstep || at->mode & JM_TRACED ? NULL : at->hva;
+    if (at->mode & JM_TRACED) /* a block is what runs as a whole */
+        code->block.sides = code->block.jumps = UINT8_MAX;
     while (code->block.insns < max && !code->block.ended) {
         int off = (int)page_off + code->block.next;
         uint32_t word = 0;
@@ -334,10 +339,10 @@ static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_
     ir_end(&code->block);
 }
 
-static void dump_before(const struct jit_code *code, const struct cpu *cpu, enum trace_category which)
+static void dump_before(const struct jit_code *code, const struct cpu *cpu, const struct jit_place *at, enum trace_category which)
 {
     if (which == TRACE_OP && trace_on(IN_ASM))
-        jit_dump_guest(cpu->pc, &code->block);
+        jit_dump_guest(cpu->pc, &code->block, at->hva);
     if (which == TRACE_OP ? trace_on(OP) : trace_on(OP_OPT))
         jit_dump_ir(which, cpu->pc, &code->block);
 }
@@ -364,13 +369,13 @@ static bool emit_place(struct jit_code *code, const struct cpu *cpu, const struc
     for (unsigned max = at->max; max; max /= 2) {
         lift(code, cpu, at, max);
         if (dump)
-            dump_before(code, cpu, TRACE_OP);
+            dump_before(code, cpu, at, TRACE_OP);
         opt_forward(&code->block);
         find_groups(code);
         opt_dead(&code->block, code->uses);
         opt_lazy(&code->block);
         if (dump)
-            dump_before(code, cpu, TRACE_OP_OPT);
+            dump_before(code, cpu, at, TRACE_OP_OPT);
         code->emit.x = (struct x86){ .p = s->free, .start = s->free, .end = s->end, .exec = code->rx - code->rw };
         code->emit.mode = at->mode;
         code->emit.smp = cpu->cluster->n > 1;

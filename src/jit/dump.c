@@ -13,63 +13,23 @@
 #include <capstone/capstone.h>
 #endif
 
-struct range {
-    uint64_t first, last;
-};
-
-enum { RANGES = 16 };
-static struct range ranges[RANGES]; /* set once, before the machine starts */
-static unsigned n_ranges;
 static FILE *perf_map;
 
 bool jit_dump_wanted(uint64_t pc)
 {
     if (!trace_on(IN_ASM) && !trace_on(OP) && !trace_on(OP_OPT) && !trace_on(OUT_ASM))
         return false;
-    for (unsigned i = 0; i < n_ranges; i++)
-        if (pc >= ranges[i].first && pc <= ranges[i].last)
-            return true;
-    return !n_ranges;
+    return trace_in_filter(pc);
 }
 
-static bool parse_range(const char *text, struct range *r)
-{
-    char *end;
-
-    errno = 0;
-    r->first = strtoull(text, &end, 0);
-    if (end == text || errno || (*end != '-' && *end != '+'))
-        return false;
-    bool size = *end++ == '+';
-    text = end;
-    r->last = strtoull(text, &end, 0);
-    if (end == text || errno || *end)
-        return false;
-    if (size)
-        r->last = r->last ? r->first + r->last - 1 : r->first;
-    return r->last >= r->first;
-}
-
-const char *jit_dump_filter(const char *text)
-{
-    g_auto(GStrv) part = g_strsplit(text, ",", -1);
-
-    if (g_strv_length(part) > RANGES)
-        return "more than 16 ranges";
-    for (n_ranges = 0; part[n_ranges]; n_ranges++)
-        if (!parse_range(part[n_ranges], &ranges[n_ranges]))
-            return "a range is FIRST-LAST or FIRST+SIZE";
-    return n_ranges ? NULL : "no range";
-}
-
-void jit_dump_guest(uint64_t pc, const struct ir_block *block)
+void jit_dump_guest(uint64_t pc, const struct ir_block *block, const uint8_t *page)
 {
     for (unsigned i = 1; i < block->n; i++) {
         uint32_t word;
         char text[A64_TEXT_SIZE];
         if (block->ir[i].op != IR_insn)
             continue;
-        memcpy(&word, block->page + block->first + (ptrdiff_t)block->ir[i].imm, 4);
+        memcpy(&word, page + block->first + (ptrdiff_t)block->ir[i].imm, 4);
         a64_disasm(word, text, sizeof text);
         trace(IN_ASM, "%#" PRIx64 ": %08x  %s", pc + block->ir[i].imm, word, text);
     }

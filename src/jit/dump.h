@@ -13,16 +13,14 @@
 
 /* Is any of the dumps wanted for a block at pc?  Cheap when none is. */
 bool jit_dump_wanted(uint64_t pc);
-/* The guest instructions of a trace at pc, in its order. */
-void jit_dump_guest(uint64_t pc, const struct ir_block *block);
+/* The guest instructions of a trace at pc, in its order; page: the first byte of its page. */
+void jit_dump_guest(uint64_t pc, const struct ir_block *block, const uint8_t *page);
 void jit_dump_ir(enum trace_category which, uint64_t pc, const struct ir_block *block);
 /* Host code from start on, as e emitted it (with guest instructions between), for the block at pc. */
 void jit_dump_host(uint64_t pc, const struct emit *e, const uint8_t *start);
 /* The names of the host instructions from start to end, and how many there are; 0: no disassembler is built in. */
 unsigned jit_dump_names(FILE *out, const uint8_t *start, const uint8_t *end);
 
-/* Only blocks whose address is in one of RANGE[,...] are dumped: FIRST-LAST, FIRST+SIZE.  NULL, or what is wrong with it. */
-MUST_USE const char *jit_dump_filter(const char *ranges);
 /* Write /tmp/perf-PID.map from now on.  0 or -errno. */
 MUST_USE int jit_perf_map(void);
 void jit_perf_map_add(const uint8_t *code, size_t bytes, uint64_t pc);

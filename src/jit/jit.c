@@ -27,6 +27,7 @@
 #include "cpu/debug.h"
 #include "cpu/interp.h"
 #include "cpu/prim.h"
+#include "cpu/show.h"
 #include "cpu/tlb.h"
 #include "jit/check.h"
 #include "jit/code.h"
@@ -307,7 +308,8 @@ static unsigned mode_of(const struct cpu *cpu)
     bool sp = cpu->sys.sctlr_el1 & (cpu->el ? SCTLR_SA : SCTLR_SA0);
     bool dze = cpu->el || cpu->sys.sctlr_el1 & SCTLR_DZE;
     return (cpu->el ? JM_EL : 0u) | (cpu->fp_enabled ? JM_FP : 0u) | (sp ? JM_SP : 0u) |
-           (cpu->el && cpu->spsel ? JM_SPH : 0u) | (dze ? JM_DZE : 0u) | (cpu->fp.fpcr ? 0u : JM_FPCR);
+           (cpu->el && cpu->spsel ? JM_SPH : 0u) | (dze ? JM_DZE : 0u) | (cpu->fp.fpcr ? 0u : JM_FPCR) |
+           (show_blocks_wanted() ? JM_TRACED : 0u);
 }
 
 static uint64_t leave_mask(const struct cpu *cpu)
@@ -536,6 +538,11 @@ static void run_block(struct jit_cpu *j)
         return;
     uint64_t link = cpu->hot[HOT_LINK];
     cpu->hot[HOT_LINK] = 0;
+    if (unlikely(j->mode & JM_TRACED)) {
+        show_block(cpu);
+        enter(j, n->cross);
+        return;
+    }
     if (link)
         jit_code_link(j->code, link, n->block, j->epoch);
     struct jump *jump = &j->jumps[cpu->pc >> 2 & ((1u << JUMP_BITS) - 1)];

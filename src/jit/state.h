@@ -116,8 +116,11 @@ struct jit_block {
     const uint8_t *cross;    /* entry from anywhere: RAX is va; HOT_PAGE is set there */
     const uint8_t *inside;   /* entry from the same page */
 };
-/* What code takes for granted: EL1, FP enabled, SP alignment checked, FPCR zero, SPSel (EL1h), DC ZVA allowed. */
-enum { JM_EL = 1, JM_FP = 2, JM_SP = 4, JM_FPCR = 8, JM_SPH = 16, JM_DZE = 32 };
+/*
+ * What code takes for granted: EL1, FP enabled, SP alignment checked, FPCR zero, SPSel (EL1h), DC ZVA allowed.  TRACED: every
+ * block is entered from the run loop, which traces it (-d exec, cpu, nochain); so nothing is linked or put into the jump cache.
+ */
+enum { JM_EL = 1, JM_FP = 2, JM_SP = 4, JM_FPCR = 8, JM_SPH = 16, JM_DZE = 32, JM_TRACED = 64 };
 
 /* Places in a block that leave for a fixed place in the same page, to be patched. */
 struct jit_link {

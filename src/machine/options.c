@@ -574,7 +574,7 @@ static enum answer opt_log(struct config *c, const char *arg, GError **err)
 static enum answer opt_log_filter(struct config *c, const char *arg, GError **err)
 {
     (void)c;
-    const char *why = jit_dump_filter(arg);
+    const char *why = trace_filter(arg);
     return why ? wrong(err, "-dfilter %s: %s", arg, why) : GO_ON;
 }
 
