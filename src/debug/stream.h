@@ -16,6 +16,8 @@
 /* The terminal, raw if it is one, and restored on every way out.  signals: C-c and the like still reach the program.
  * Only one can exist. */
 struct chardev *stream_stdio_new(const char *id, bool signals, GError **err);
+/* Changes that; nothing happens if there is no terminal in use.  Main thread. */
+void stream_stdio_signals(bool signals);
 struct chardev *stream_file_new(const char *id, const char *path, bool append, GError **err);
 /* path.in and path.out, or path itself for both. */
 struct chardev *stream_pipe_new(const char *id, const char *path, GError **err);

@@ -53,10 +53,13 @@ static void terminal_free(struct chardev *chr)
 }
 STREAM_OPS(stdio, terminal_free);
 
+static bool signals_wanted;
+
 static void set_raw(bool signals)
 {
     struct termios t;
 
+    signals_wanted = signals;
     if (!settings_saved) {
         if (tcgetattr(STDIN_FILENO, &saved_settings))
             return;
@@ -92,11 +95,10 @@ static gboolean on_resize(gpointer chr)
 }
 
 /* After C-z and fg (with signals on) the shell has put its own settings back. */
-static bool continue_with_signals;
 static gboolean on_continue(gpointer chr)
 {
     (void)chr;
-    set_raw(continue_with_signals);
+    set_raw(signals_wanted);
     return G_SOURCE_CONTINUE;
 }
 
@@ -120,12 +122,11 @@ static gboolean on_signal(gint fd, GIOCondition cond, gpointer chr)
     return G_SOURCE_CONTINUE;
 }
 
-static void watch_terminal(struct stream *s, bool signals)
+static void watch_terminal(struct stream *s)
 {
     if (!g_unix_open_pipe(signal_pipe, FD_CLOEXEC, NULL) || !g_unix_set_fd_nonblocking(signal_pipe[1], TRUE, NULL))
         return; /* the size just stays what it was */
     struct sigaction sa = { .sa_handler = note_signal, .sa_flags = SA_RESTART };
-    continue_with_signals = signals;
     g_unix_fd_add(signal_pipe[0], G_IO_IN, on_signal, s);
     sigaction(SIGWINCH, &sa, NULL);
     sigaction(SIGCONT, &sa, NULL);
@@ -148,10 +149,16 @@ struct chardev *stream_stdio_new(const char *id, bool signals, GError **err)
     if (s->is_tty) {
         set_raw(signals);
         read_size(&s->chr);
-        watch_terminal(s, signals);
+        watch_terminal(s);
     }
     stream_attach(s, STDIN_FILENO, STDOUT_FILENO);
     return &s->chr;
+}
+
+void stream_stdio_signals(bool signals)
+{
+    if (settings_saved)
+        set_raw(signals);
 }
 
 /* --- file, pipe, pty ------------------------------------------------------------------------------- */

@@ -30,6 +30,7 @@ void apt_package_clear(struct apt_package *p)
     g_free(p->name);
     g_free(p->version);
     g_clear_pointer(&p->depends, g_ptr_array_unref);
+    g_clear_pointer(&p->exact, g_ptr_array_unref);
     *p = (struct apt_package){0};
 }
 
@@ -155,17 +156,20 @@ static bool write_text(const char *path, const char *text, GError **err)
     return cache_write_file(path, text, strlen(text), err);
 }
 
-static bool write_status(const GPtrArray *assumed, GError **err)
+/* p: its dependencies are to count as installed; NULL: nothing is. */
+static bool write_status(const struct apt_package *p, GError **err)
 {
     char *path = cache_path("apt", "status", NULL);
     GString *text = g_string_new(NULL);
     bool ok;
 
-    for (guint i = 0; assumed && i < assumed->len; i++)
+    for (guint i = 0; p && i < p->depends->len; i++) {
+        const char *exact = p->exact->pdata[i];
         g_string_append_printf(text,
                                "Package: %s\nStatus: install ok installed\nArchitecture: arm64\n"
-                               "Multi-Arch: foreign\nVersion: 9999\nMaintainer: armlet\nDescription: assumed\n\n",
-                               (char *)assumed->pdata[i]);
+                               "Multi-Arch: foreign\nVersion: %s\nMaintainer: armlet\nDescription: assumed\n\n",
+                               (char *)p->depends->pdata[i], *exact ? exact : "9999");
+    }
     ok = write_text(path, text->str, err);
     g_string_free(text, TRUE);
     g_free(path);
@@ -286,17 +290,29 @@ static char *field(const char *stanza, const char *key)
     return value;
 }
 
-/* Add the names in a dependency field, alternatives too, without versions. */
-static void add_names(GPtrArray *names, const char *depends)
+/* The version in "name (= version)", or "". */
+static char *exact_version(const char *item)
+{
+    g_autoptr(GRegex) re = g_regex_new("\\(= *([^ )]+)", 0, 0, NULL);
+    g_autoptr(GMatchInfo) match = NULL;
+
+    return g_regex_match(re, item, 0, &match) ? g_match_info_fetch(match, 1) : g_strdup("");
+}
+
+/* Add the names in a dependency field, alternatives too. */
+static void add_names(struct apt_package *p, const char *depends)
 {
     char **items = g_strsplit_set(depends ? depends : "", ",|", -1);
 
     for (char **i = items; *i; i++) {
+        g_autofree char *exact = exact_version(*i);
         char *name = g_strstrip(*i);
 
         name[strcspn(name, " :(")] = '\0';
-        if (*name && !g_ptr_array_find_with_equal_func(names, name, g_str_equal, NULL))
-            g_ptr_array_add(names, g_strdup(name));
+        if (!*name || g_ptr_array_find_with_equal_func(p->depends, name, g_str_equal, NULL))
+            continue;
+        g_ptr_array_add(p->depends, g_strdup(name));
+        g_ptr_array_add(p->exact, g_steal_pointer(&exact));
     }
     g_strfreev(items);
 }
@@ -311,8 +327,9 @@ static void fill_package(struct apt_package *p, const char *stanza)
     p->size = size ? g_ascii_strtoull(size, NULL, 10) : 0;
     p->installed = installed ? g_ascii_strtoull(installed, NULL, 10) * 1024 : 0;
     p->depends = g_ptr_array_new_with_free_func(g_free);
-    add_names(p->depends, depends);
-    add_names(p->depends, pre);
+    p->exact = g_ptr_array_new_with_free_func(g_free);
+    add_names(p, depends);
+    add_names(p, pre);
     g_free(size);
     g_free(installed);
     g_free(depends);
@@ -379,7 +396,7 @@ static bool download(const struct apt_package *p, GError **err)
         g_unlink(old); /* of another version: a whole one is deleted when it is unpacked */
     g_free(old);
     progress_begin(&progress, what);
-    ok = write_status(p->depends, err) && run_apt("apt-get", args, NULL, &progress, err);
+    ok = write_status(p, err) && run_apt("apt-get", args, NULL, &progress, err);
     progress_end(&progress, ok);
     g_free(what);
     g_free(which);

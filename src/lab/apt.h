@@ -16,6 +16,7 @@ struct apt_package {
     uint64_t size;      /* of the .deb, bytes */
     uint64_t installed; /* unpacked, bytes */
     GPtrArray *depends; /* names of the packages and alternatives it depends on: char *, owned */
+    GPtrArray *exact;   /* for each of these, the one version that will do, or "" */
 };
 void apt_package_clear(struct apt_package *p);
 

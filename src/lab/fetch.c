@@ -259,7 +259,7 @@ char *lab_kernel_debug(const struct lab_kernel *k, GError **err)
     return vmlinux;
 }
 
-/* linux-headers-RELEASE, and what it depends on of the kernel's own packages; with the lock held. */
+/* linux-headers-RELEASE, and what it depends on of the kernel's own packages (common headers, tools); with the lock. */
 static bool unpack_headers(const struct lab_kernel *k, const char *into, GError **err)
 {
     g_autofree char *name = g_strdup_printf("linux-headers-%s", k->release);
@@ -271,9 +271,9 @@ static bool unpack_headers(const struct lab_kernel *k, const char *into, GError 
     ok = apt_unpack(&package, into, err);
     for (guint i = 0; ok && i < package.depends->len; i++) {
         const char *depends = package.depends->pdata[i];
-        if (!g_str_has_prefix(depends, "linux-headers-") || !g_str_has_suffix(depends, "-common"))
+        if (!g_str_has_prefix(depends, "linux-headers-") && !g_str_has_prefix(depends, "linux-kbuild-"))
             continue;
-        ok = apt_find(depends, "", &other, err) && apt_unpack(&other, into, err);
+        ok = apt_find(depends, package.exact->pdata[i], &other, err) && apt_unpack(&other, into, err);
         apt_package_clear(&other);
     }
     apt_package_clear(&package);

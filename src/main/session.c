@@ -212,6 +212,8 @@ static void take_control_line(struct session *s, const char *line)
         tell_agent(s, "%s\n", job);
     } else if (!strcmp(line, "started")) {
         s->started = true;
+        if (s->options->tty) /* from here on C-c is the command's */
+            stream_stdio_signals(false);
         phase(s, "the command starts");
     } else if (g_str_has_prefix(line, "exit ")) {
         on_exit_line(s, (int)g_ascii_strtoull(line + 5, NULL, 10) & 255);
@@ -413,7 +415,7 @@ static void add_devices(GPtrArray *line, bool tty)
     line_add(line, "-device", "virtio-serial-device");
     line_add(line, "-device", "virtserialport,nr=1,chardev=armlet.control,name=armlet.control");
     if (tty) {
-        line_add(line, "-chardev", "stdio,id=armlet.tty,signal=off,mux=on");
+        line_add(line, "-chardev", "stdio,id=armlet.tty,signal=on,mux=on");
         line_add(line, "-device", "virtconsole,nr=0,chardev=armlet.tty");
         return;
     }
