@@ -8,7 +8,9 @@ import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "functional"))
 
-from guest import ARMLET, board  # noqa: E402
+from guest import ARMLET, BOOT_SECONDS, board  # noqa: E402
+
+READY = "Enter 'help'"  # busybox's shell
 
 
 class Machine:
@@ -21,23 +23,27 @@ class Machine:
                    "-monitor", f"unix:{self.path('mon')},server,nowait", "-qmp", f"unix:{self.path('qmp')},server,nowait"]
         self.process = subprocess.Popen([ARMLET, *args, *sockets], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                         text=True)
-        self.wait_for(lambda: os.path.exists(self.path("qmp")), 20)
+        self.wait_for(lambda: os.path.exists(self.path("qmp")))
 
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def wait_for(self, condition, seconds):
+    def wait_for(self, condition, seconds=BOOT_SECONDS):
         limit = time.time() + seconds
         while not condition():
             assert self.process.poll() is None, self.process.stderr.read()
             assert time.time() < limit
             time.sleep(0.05)
 
+    def shell(self):
+        self.wait_for(lambda: READY in self.output())
+        return self
+
     def output(self):
         with open(self.console, errors="replace") as f:
             return f.read()
 
-    def gdb(self, *commands, seconds=60, file=None):
+    def gdb(self, *commands, seconds=BOOT_SECONDS, file=None):
         """What gdb-multiarch prints for the commands after its connection."""
         args = ["gdb-multiarch", "-nx", "-batch", "-ex", "set pagination off", "-ex", "set confirm off",
                 *(["-ex", f"file {file}"] if file else []), "-ex", f"target remote {self.path('gdb')}"]
@@ -71,6 +77,5 @@ def machine(tmp_path):
 def booted(tmp_path_factory):
     """Two vCPUs at Debian's shell."""
     m = Machine(tmp_path_factory.mktemp("booted"), board(append="console=ttyAMA0 nokaslr", smp=2))
-    m.wait_for(lambda: "Enter 'help'" in m.output(), 120)
-    yield m
+    yield m.shell()
     m.end()

@@ -5,7 +5,7 @@ import random
 import socket
 import time
 
-from guest import board
+from guest import BOOT_SECONDS, board
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "1500"))
@@ -14,7 +14,7 @@ ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "1500"))
 def connect(path):
     s = socket.socket(socket.AF_UNIX)
     s.connect(path)
-    s.settimeout(5)
+    s.settimeout(BOOT_SECONDS)
     return s
 
 
@@ -34,15 +34,23 @@ def drain(s, seconds=0.0):
             s.settimeout(max(min(seconds, 0.2), 0.001))
     except (TimeoutError, BlockingIOError):
         pass
-    s.settimeout(10)
+    s.settimeout(BOOT_SECONDS)
     return got
+
+
+def until(s, text):
+    """Reads up to the text, which must come."""
+    got, limit = b"", time.time() + BOOT_SECONDS
+    while text not in got:
+        assert time.time() < limit, got
+        got += drain(s, 0.2)
 
 
 def ask(s, data):
     """The reply to a packet."""
     s.sendall(framed(data))
     got = b""
-    limit = time.time() + 10
+    limit = time.time() + BOOT_SECONDS
     while b"#" not in got or len(got) < got.index(b"#") + 3:
         assert time.time() < limit, got
         got += drain(s, 0.05)
@@ -105,7 +113,7 @@ def test_lengths_and_rude_clients(machine):
     assert ask(s, b"M40000000,ffffffff:00") == b"E22" == ask(s, b"X40000000,100000000:a")
     s.sendall(b"$" + b"m" * 100000 + b"#00")  # far too long, and the sum is wrong
     s.sendall(framed(b"M40001000,9000:" + b"00" * 0x9000))
-    assert b"E22" in drain(s, 0.5)
+    until(s, b"E22")
     assert len(ask(s, b"m40000000,4")) == 8
     s.sendall(b"$m40000000,")
     s.close()  # in the middle of a packet
@@ -117,7 +125,7 @@ def test_lengths_and_rude_clients(machine):
     except TimeoutError:
         pass
     s.close()
-    m.wait_for(lambda: "Enter 'help'" in m.output(), 120)  # it went on
+    m.shell()  # it went on
     assert ask(connect(m.path("gdb")), b"qAttached") == b"1"
     m.process.terminate()
     errors = m.process.stderr.read()
@@ -167,7 +175,7 @@ def test_qmp_clients(machine):
     r = random.Random(SEED)
     for _ in range(ROUNDS // 15):
         s = connect(m.path("qmp"))
-        s.settimeout(20)
+        s.settimeout(BOOT_SECONDS)
         assert s.recv(4096).startswith(b'{"QMP": ')
         first = [b'{"execute":"qmp_capabilities"}'] if r.randrange(4) else []
         send_some(r, s, first + [qmp_piece(r) for _ in range(r.choice([1, 5, 50, 200]))])
@@ -175,7 +183,7 @@ def test_qmp_clients(machine):
     for s in burst:
         s.close()
     s = connect(m.path("qmp"))
-    s.settimeout(20)
+    s.settimeout(BOOT_SECONDS)
     assert s.recv(4096).startswith(b'{"QMP": ') and m.process.poll() is None
 
 
@@ -184,10 +192,10 @@ def test_monitor_lines(machine):
     r = random.Random(SEED)
     for i in range(ROUNDS // 50):
         s = connect(m.path("mon"))
-        s.settimeout(20)
+        s.settimeout(BOOT_SECONDS)
         assert b"(armlet) " in s.recv(4096)
         lines = [mutate(r, r.choice(LINES).encode()).replace(b"q", b"") + b"\r" for _ in range(r.choice([3, 30]))]
         send_some(r, s, lines)
     assert m.process.poll() is None, m.process.stderr.read()
     s = connect(m.path("mon"))
-    assert b"(armlet) " in drain(s, 5)
+    until(s, b"(armlet) ")

@@ -1,9 +1,11 @@
 """The gdb stub, driven by gdb-multiarch as a user would."""
 import re
-import subprocess
+import time
 
+import pexpect
 import pytest
-from guest import board
+from guest import BOOT_SECONDS, board
+from test_kernel import Monitor
 
 HEAD = ["-machine", "virt", "-display", "none"]
 
@@ -39,7 +41,7 @@ def test_article(machine):
         r"\nBreakpoint 1, 0x000000004000000c in \?\? \(\)\n"
         r"=> 0x000000004000000c:\t(aa1f03e3|e3 03 1f aa)\tmov\tx3, xzr\n"
         r"\[Inferior 1 \(Remote target\) exited normally\]", rest), rest
-    assert m.process.wait(30) == 0
+    assert m.process.wait(BOOT_SECONDS) == 0
     assert "reboot: Power down" in m.output()
 
 
@@ -147,15 +149,23 @@ def test_steps_take_no_interrupt(booted):
 
 
 def test_interrupt_by_signal(booted):
-    p = subprocess.Popen(["gdb-multiarch", "-nx", "-q", "-ex", f"target remote {booted.path('gdb')}"], text=True,
-                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    gdb = pexpect.spawn("gdb-multiarch", ["-nx", "-q", "-ex", "set pagination off", "-ex", f"target remote {booted.path('gdb')}"],
+                        timeout=BOOT_SECONDS, encoding="utf-8", echo=False)
     try:
-        out, _ = p.communicate("continue &\nshell sleep 0.5\ninterrupt\nshell sleep 0.5\ninfo threads\n"
-                               "monitor info status\ndetach\nquit\n", timeout=30)
+        gdb.expect(r"\(gdb\) ")
+        gdb.sendline("continue")
+        gdb.expect("Continuing")
+        time.sleep(0.2)
+        gdb.sendintr()
+        gdb.expect("SIGINT")
+        gdb.sendline("monitor info status")
+        gdb.expect(r"VM status: paused \(debug\)")
+        gdb.sendline("detach")
+        gdb.expect("detached")
     finally:
-        p.kill()
-    assert "SIGINT" in out and "VM status: paused (debug)" in out
-    assert "VM status: running" in booted.gdb("detach", "monitor info status") or booted.process.poll() is None
+        gdb.close(force=True)
+    monitor = Monitor(booted.path("mon"))
+    assert monitor.cmd("info status") == "VM status: running\n"
 
 
 def test_wrong_gdb_option(tmp_path):

@@ -3,7 +3,19 @@ import re
 import subprocess
 
 import pytest
-from guest import board
+from conftest import Machine
+from guest import BOOT_SECONDS, board
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """6.12 at its shell, with KASLR; its symbols are in .symbols."""
+    folder = tmp_path_factory.mktemp("running")
+    m = Machine(folder, board("6.12", append="console=ttyAMA0", smp=2)).shell()
+    m.symbols = folder / "symbols"
+    m.gdb(f"monitor symbol-file {m.symbols}", "detach")
+    yield m
+    m.end()
 
 
 def start(machine, series, *args):
@@ -24,7 +36,7 @@ def test_symbols_at_reset(machine, tmp_path, series):
     assert re.search(r"hit Breakpoint 1, 0xffff[0-9a-f]+ in start_kernel \(\)", out), out
     assert re.search(r"^#1 .* in __primary_switched \(\)", out, re.M), out
     assert "hit Temporary breakpoint 3" in out or "in schedule ()" in out, out
-    m.wait_for(lambda: "Enter 'help'" in m.output(), 120)
+    m.wait_for(lambda: "SMP: Total of 2" in m.output())  # it goes on
     # The same file in the next session, of a machine that has another KASLR offset; and before that starts.
     m.end()
     again = start(machine, series, "-S")
@@ -32,13 +44,9 @@ def test_symbols_at_reset(machine, tmp_path, series):
     assert re.search(r"hit Breakpoint 1, 0xffff[0-9a-f]+ in start_kernel \(\)", out), out
 
 
-def test_attach_to_what_runs(machine, tmp_path):
-    symbols = tmp_path / "symbols"
-    m = start(machine, "6.12")
-    m.wait_for(lambda: "Enter 'help'" in m.output(), 120)
-    m.gdb(f"monitor symbol-file {symbols}", "detach")
-    out = m.gdb("break vfs_read", "p (long)&init_task > 0",
-                "x/s (char *)&linux_banner", "bt", "watch *(long *)&jiffies_64", "c", "delete", "detach", file=symbols)
+def test_attach_to_what_runs(running):
+    out = running.gdb("break vfs_read", "p (long)&init_task > 0",
+                "x/s (char *)&linux_banner", "bt", "watch *(long *)&jiffies_64", "c", "delete", "detach", file=running.symbols)
     assert "Linux version 6.12" in out, out
     old, new = re.search(r"Old value = (\d+)\nNew value = (\d+)", out).groups()
     assert int(new) > int(old)  # by more than 1 when no CPU was awake for it
@@ -51,7 +59,7 @@ def test_backtrace_through_an_interrupt(machine, tmp_path):
     """The frames of the handler, then of what it interrupted, by unwind information made from the code."""
     symbols = tmp_path / "symbols"
     m = start(machine, "6.1")
-    m.wait_for(lambda: "Enter 'help'" in m.output(), 120)
+    m.shell()
     m.gdb(f"monitor symbol-file {symbols}", "detach")
     out = m.gdb("tbreak tick_sched_timer", "c", "bt 40", "finish", "detach", file=symbols)
     names = re.findall(r"^#\d+ .* in (\w+) \(\)", out, re.M)
@@ -84,7 +92,7 @@ for i in range(200):
 print('seen', sorted(str(s) for s in seen))
 """)
     out = m.gdb(f"monitor symbol-file {symbols}", f"symbol-file {symbols}", "tbreak start_kernel", "c", f"source {script}",
-                "detach", seconds=110)
+                "detach")
     seen = re.search(r"seen (\[.*\])", out)
     assert seen and eval(seen.group(1)) == ["start_kernel"], out
 
@@ -97,15 +105,11 @@ def test_no_scout_is_left(machine):
     assert children.strip() == ""
 
 
-def test_tasks_as_threads(machine, tmp_path):
-    symbols = tmp_path / "symbols"
-    m = start(machine, "6.12")
-    m.wait_for(lambda: "Enter 'help'" in m.output(), 120)
-    m.gdb(f"monitor symbol-file {symbols}", "detach")
-    out = m.gdb("info threads", "echo ---\\n", "monitor threads on", "info threads", "python import re",
+def test_tasks_as_threads(running):
+    out = running.gdb("info threads", "echo ---\\n", "monitor threads on", "info threads", "python import re",
                 "python gdb.execute('thread ' + re.search(r'(\\d+) +Thread 1000001 ', gdb.execute('info threads', "
                 "to_string=True)).group(1))", "bt", "p $x0", "set $x19 = 1", "p/x $sp", "monitor bt 1", "stepi", "thread",
-                "monitor threads off", "info threads", "monitor threads", "detach", file=symbols)
+                "monitor threads off", "info threads", "monitor threads", "detach", file=running.symbols)
     vcpus, rest = out.split("---\n", 1)
     assert vcpus.count("CPU#") == 2 and "Thread 1000001" not in vcpus
     assert re.search(r"Thread 1000002 \(\[kthreadd\], pid 2, S\) +0xffff[0-9a-f]+ in __switch_to \(\)", rest), out
@@ -114,16 +118,14 @@ def test_tasks_as_threads(machine, tmp_path):
     assert re.search(r"= <unavailable>$", rest, re.M) and "Could not write register" in rest, out
     last = rest[rest.index("info threads shows the vCPUs"):]
     assert "pid 2" not in last and "now off" in last, out
-    assert m.process.poll() is None
+    assert running.process.poll() is None
 
 
-def test_core_file(machine, tmp_path):
+def test_core_file(running, tmp_path):
     """dump-guest-memory: gdb shows registers, code and variables of the kernel by name."""
-    m = start(machine, "6.12")
-    m.wait_for(lambda: "Enter 'help'" in m.output(), 120)
-    m.gdb(f"monitor symbol-file {tmp_path}/symbols", f"monitor dump-guest-memory {tmp_path}/core", "detach")
-    out = subprocess.run(["gdb-multiarch", "-nx", "-batch", "-ex", f"file {tmp_path}/symbols", "-ex", f"core-file {tmp_path}/core",
-                          "-ex", "info threads", "-ex", "x/i $pc", "-ex", "x/s (char *)&linux_banner"], timeout=60,
+    running.gdb(f"monitor dump-guest-memory {tmp_path}/core", "detach")
+    out = subprocess.run(["gdb-multiarch", "-nx", "-batch", "-ex", f"file {running.symbols}", "-ex", f"core-file {tmp_path}/core",
+                          "-ex", "info threads", "-ex", "x/i $pc", "-ex", "x/s (char *)&linux_banner"], timeout=BOOT_SECONDS,
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
     assert out.count("LWP ") >= 4 and re.search(r"=> 0xffff[0-9a-f]+ <\w+", out) and "Linux version 6.12" in out, out
 

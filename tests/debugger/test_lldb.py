@@ -2,10 +2,10 @@
 import re
 import subprocess
 
-from guest import board
+from guest import BOOT_SECONDS, board
 
 
-def lldb(machine, *commands, file=None, seconds=90):
+def lldb(machine, *commands, file=None, seconds=BOOT_SECONDS):
     args = ["lldb-14", "--no-lldbinit", "-b", *([str(file)] if file else []), "-o", "settings set auto-confirm true", "-o",
             f"process connect unix-connect://{machine.path('gdb')}"]
     for c in commands:
@@ -25,7 +25,7 @@ def test_session(machine):
     assert "stop reason = breakpoint 1.1" in out and "pc = 0x000000004000000c" in out
     assert "0x40000000: 0x580000c0 0xaa1f03e1" in out and "x7 = 0x0000000000001234" in out and "0x40100000: 0x5a" in out
     assert "VM status: paused (debug)" in out and "Process 1 detached" in out
-    m.wait_for(lambda: "Linux version" in m.output(), 60)
+    m.wait_for(lambda: "Linux version" in m.output())
 
 
 def test_watchpoint(machine):

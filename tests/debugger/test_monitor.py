@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from guest import ARMLET, Guest, board, images, run
+from guest import ARMLET, BOOT_SECONDS, Guest, board, images, run
 
 PROMPT = r"\(armlet\) "
 
@@ -16,7 +16,7 @@ class Monitor:
     def __init__(self, path):
         self.s = socket.socket(socket.AF_UNIX)
         self.s.connect(path)
-        self.s.settimeout(20)
+        self.s.settimeout(BOOT_SECONDS)
         self.data = b""
         self.until(b"(armlet) ")
 
@@ -42,7 +42,7 @@ class Qmp:
     def __init__(self, path, family=socket.AF_UNIX):
         self.s = socket.socket(family)
         self.s.connect(path)
-        self.s.settimeout(20)
+        self.s.settimeout(BOOT_SECONDS)
         self.f = self.s.makefile("r")
         self.events = []
         self.greeting = json.loads(self.f.readline())
@@ -114,7 +114,7 @@ def test_core_file(monitor, tmp_path):
     core = tmp_path / "core"
     assert monitor.cmd(f"dump-guest-memory {core}") == ""
     out = subprocess.run(["gdb-multiarch", "-nx", "-batch", "-ex", "set architecture aarch64", "-ex", f"core-file {core}",
-                          "-ex", "info threads", "-ex", "info registers pc cpsr"], stdout=subprocess.PIPE, timeout=30,
+                          "-ex", "info threads", "-ex", "info registers pc cpsr"], stdout=subprocess.PIPE, timeout=BOOT_SECONDS,
                          stderr=subprocess.STDOUT, text=True).stdout
     assert re.search(r"^pc +0x40000000", out, re.M) and re.search(r"^cpsr +0x400003c5", out, re.M), out
     with open(core, "rb") as f:
@@ -142,14 +142,14 @@ def test_run_state(monitor):
     assert monitor.cmd("cont") == "" and monitor.cmd("info status") == "VM status: running\n"
     assert monitor.cmd("stop") == "" and monitor.cmd("info status") == "VM status: paused\n"
     monitor.s.sendall(b"quit\r")
-    assert monitor.machine.process.wait(20) == 0
+    assert monitor.machine.process.wait(BOOT_SECONDS) == 0
 
 
 def test_gdbserver_from_the_monitor(monitor, tmp_path):
     path = tmp_path / "late"
     assert "Waiting for gdb connection" in monitor.cmd(f"gdbserver unix:{path}")
     out = subprocess.run(["gdb-multiarch", "-nx", "-batch", "-ex", f"target remote {path}", "-ex", "detach"], text=True,
-                         timeout=30, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+                         timeout=BOOT_SECONDS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
     assert "0x0000000040000000 in ?? ()" in out
     assert "unknown kind" in monitor.cmd("gdbserver nonsense")
 
@@ -186,7 +186,7 @@ def test_syzkaller(machine, tmp_path):
     assert q.cmd("query-status")["return"]["status"] == "running"
     assert "CPU#0" in q.cmd("human-monitor-command", **{"command-line": "info registers"})["return"]
     assert q.cmd("quit") == {"return": {}}
-    assert m.process.wait(20) == 0
+    assert m.process.wait(BOOT_SECONDS) == 0
 
 
 def test_qmp(idle):
@@ -214,17 +214,18 @@ def test_qmp(idle):
 def test_qmp_events(idle):
     q = Qmp(idle.path("qmp"))
     q.cmd("qmp_capabilities")
-    for name in ["cont", "stop", "system_reset", "cont", "system_powerdown"]:
+    for n, name in enumerate(["cont", "stop", "system_reset", "cont", "system_powerdown"], 1):
         assert q.cmd(name) == {"return": {}}
-        time.sleep(0.1)  # a reset happens a moment later
-    time.sleep(0.3)
-    q.cmd("query-status")
+        limit = time.time() + BOOT_SECONDS
+        while len(q.events) < n and time.time() < limit:  # a reset happens a moment later
+            q.cmd("query-status")
+            time.sleep(0.05)
     assert [e["event"] for e in q.events] == ["RESUME", "STOP", "RESET", "RESUME", "POWERDOWN"]
     assert q.events[2]["data"] == {"guest": False, "reason": "host-qmp-system-reset"}
     q.cmd("quit")
     last = json.loads(q.f.readline())
     assert last["event"] == "SHUTDOWN" and last["data"] == {"guest": False, "reason": "host-qmp-quit"}
-    assert q.f.readline() == "" and idle.process.wait(20) == 0
+    assert q.f.readline() == "" and idle.process.wait(BOOT_SECONDS) == 0
 
 
 def test_one_client_after_the_other(idle):
@@ -251,7 +252,7 @@ def test_trace_option(tmp_path):
     events.write_text("# what we look at\n\nboot\nmonitor\n-monitor\n")
     kernel, _ = images("6.1")
     m = subprocess.run([ARMLET, "-M", "virt", "-display", "none", "-kernel", kernel, "-trace", f"events={events},file={tmp_path}/log",
-                        "-monitor", "stdio"], input="info trace-events\nquit\n", stdout=subprocess.PIPE, text=True, timeout=30)
+                        "-monitor", "stdio"], input="info trace-events\nquit\n", stdout=subprocess.PIPE, text=True, timeout=BOOT_SECONDS)
     assert "boot : state 1" in m.stdout and "monitor : state 0" in m.stdout and os.path.exists(tmp_path / "log")
     for bad, says in [("nonsense", "no such event"), ("events=/nonexistent", "No such file"), ("enable=mmu,other=1", "other")]:
         r = run("-M", "virt", "-trace", bad)
@@ -267,7 +268,7 @@ def test_hostfwd_and_usernet(monitor, machine):
     assert monitor.cmd(f"hostfwd_add tcp:127.0.0.1:{port}-:22") == ""
     text = monitor.cmd("info usernet")
     assert f"{port}" in text and "HOST_FORWARD" in text
-    with socket.create_connection(("127.0.0.1", port), 5):
+    with socket.create_connection(("127.0.0.1", port), BOOT_SECONDS):
         pass
     assert "Could not set up host forwarding rule" in monitor.cmd(f"hostfwd_add tcp:127.0.0.1:{port}-:23")
     assert f"host forwarding rule for tcp:127.0.0.1:{port} removed" in monitor.cmd(f"hostfwd_remove tcp:127.0.0.1:{port}")

@@ -3,7 +3,7 @@ import re
 import subprocess
 
 import pytest
-from guest import ARMLET, Guest, board
+from guest import ARMLET, BOOT_SECONDS, Guest, board
 
 
 @pytest.mark.parametrize("series", ["6.1", "6.12"])
@@ -32,12 +32,12 @@ def test_oops(machine, tmp_path):
         g.shell()
         symbols = f"{tmp_path}/symbols"
         gdb = ["gdb-multiarch", "-nx", "-batch", "-ex", f"target remote {tmp_path}/gdb"]
-        subprocess.run([*gdb, "-ex", f"monitor symbol-file {symbols}", "-ex", "detach"], timeout=60, check=True)
+        subprocess.run([*gdb, "-ex", f"monitor symbol-file {symbols}", "-ex", "detach"], timeout=BOOT_SECONDS, check=True)
         p = subprocess.Popen([gdb[0], "-nx", "-batch", "-ex", f"file {symbols}", *gdb[3:], "-ex", "hbreak __do_sys_newuname",
                               "-ex", "c", "-ex", "set $x19 = 0x1234", "-ex", "set $x0 = 0x5678", "-ex", "set $pc = 0x10",
                               "-ex", "detach"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        g.send("(for i in $(seq 60); do sleep 1; uname > /dev/null; done) &\r")
-        out, _ = p.communicate(timeout=60)
+        g.send("(for i in $(seq 300); do sleep 1; uname > /dev/null; done) &\r")
+        out, _ = p.communicate(timeout=BOOT_SECONDS)
         assert "Breakpoint 1, 0x" in out, out
         g.expect("report: Internal error: Oops")
         own = g.child.before
@@ -65,7 +65,7 @@ def test_silence_has_a_symbol():
 def test_names_in_traces(tmp_path):
     args = board("6.1", append="console=ttyAMA0 rdinit=/bin/busybox -- poweroff -f")
     r = subprocess.run([ARMLET, *args, "-d", "int", "-D", str(tmp_path / "log")], stdin=subprocess.DEVNULL,
-                       stdout=subprocess.DEVNULL, timeout=120)
+                       stdout=subprocess.DEVNULL, timeout=BOOT_SECONDS)
     log = (tmp_path / "log").read_text()
     assert r.returncode == 0
     assert re.search(r"IRQ at EL1 pc 0xffff[0-9a-f]{12} <\w+\+0x[0-9a-f]+>", log), log[-500:]

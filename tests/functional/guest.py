@@ -11,7 +11,7 @@ import pexpect
 BUILD = os.environ.get("ARMLET_BUILD", "build")
 ARMLET = os.path.join(BUILD, "armlet")
 PROMPT = r"/ # |~ # "
-BOOT_SECONDS = 120  # a boot takes 4 to 8; the host may be busy
+BOOT_SECONDS = 300  # a boot takes 2 to 8, and gdb a few more; the host may be busy
 consoles = []  # what each guest of the running test has printed: conftest.py
 
 
