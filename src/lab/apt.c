@@ -227,7 +227,7 @@ static bool run_apt(const char *program, const char *const *args, GByteArray *ou
 {
     char *conf = cache_path("apt", "apt.conf", NULL);
     GPtrArray *argv = g_ptr_array_new();
-    struct cache_run run = {.output = output, .opaque = progress};
+    struct cache_run run = {.group = true, .output = output, .opaque = progress};
     bool ok;
 
     g_ptr_array_add(argv, (char *)program);

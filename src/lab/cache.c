@@ -192,11 +192,52 @@ bool cache_check_space(uint64_t bytes, GError **err)
     return ok;
 }
 
-static void die_with_parent(void *status_fd)
+struct child {
+    int status_fd;
+    bool group;
+};
+
+/* In the child, before it becomes the program. */
+static void prepare_child(void *opaque)
 {
+    const struct child *child = opaque;
+
+    if (child->group)
+        setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (status_fd)
-        dup2(*(int *)status_fd, 3); /* also clears close-on-exec */
+    dup2(child->status_fd, 3); /* also clears close-on-exec */
+}
+
+/*
+ * Only a child hears that its parent is gone, not its children in turn: apt's methods would go on writing where the next
+ * apt writes, and those of make building.  (apt's methods date what they have on SIGTERM, without which it is not resumed.)
+ */
+static const char group_script[] = "trap 'trap \"\" TERM; kill -TERM 0; exit 143' TERM; \"$@\" & wait $!";
+
+/* What is to be started for run: its argv, behind a shell that ends the group if there is one.  g_free() it. */
+static char **make_argv(const struct cache_run *run)
+{
+    static const char *const shell[] = {"sh", "-c", group_script, "sh"};
+    GPtrArray *argv = g_ptr_array_new();
+
+    for (unsigned i = 0; run->group && i < G_N_ELEMENTS(shell); i++)
+        g_ptr_array_add(argv, (gpointer)shell[i]);
+    for (const char *const *a = run->argv; *a; a++)
+        g_ptr_array_add(argv, (gpointer)*a);
+    g_ptr_array_add(argv, NULL);
+    return (char **)g_ptr_array_free(argv, FALSE);
+}
+
+/* status_fd: the child's descriptor 3.  fds[0..1]: its standard output and error. */
+static bool start(const struct cache_run *run, int status_fd, GPid *pid, int fds[2])
+{
+    g_auto(GStrv) env = g_environ_setenv(g_get_environ(), "LC_ALL", "C", TRUE);
+    g_autofree char **argv = make_argv(run);
+    g_autofree char *program = g_find_program_in_path(run->argv[0]);
+    struct child child = {status_fd, run->group};
+
+    return program && g_spawn_async_with_pipes(NULL, argv, env, G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD,
+                                               prepare_child, &child, pid, NULL, &fds[0], &fds[1], NULL);
 }
 
 /* The last line of `text' that says what went wrong, without apt's mark in front. */
@@ -301,7 +342,6 @@ static void read_pipes(const struct cache_run *run, int fds[3], GByteArray *out,
 
 bool cache_run(const struct cache_run *run, GError **err)
 {
-    char **env = g_environ_setenv(g_get_environ(), "LC_ALL", "C", TRUE);
     GByteArray *out = run->output ? g_byte_array_ref(run->output) : g_byte_array_new();
     GByteArray *errors = g_byte_array_new();
     int pipes[2], fds[3], wait_status = 0;
@@ -310,8 +350,7 @@ bool cache_run(const struct cache_run *run, GError **err)
 
     if (pipe2(pipes, O_CLOEXEC)) {
         set_errno(err, errno, "cannot start", run->argv[0]);
-    } else if (!g_spawn_async_with_pipes(NULL, (char **)run->argv, env, G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD,
-                                         die_with_parent, &pipes[1], &pid, NULL, &fds[0], &fds[1], NULL)) {
+    } else if (!start(run, pipes[1], &pid, fds)) {
         g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "needs the program %s, which is not installed", run->argv[0]);
         close(pipes[0]);
         close(pipes[1]);
@@ -329,7 +368,6 @@ bool cache_run(const struct cache_run *run, GError **err)
             set_run_error(err, run->argv[0], (const char *)text->data);
         }
     }
-    g_strfreev(env);
     g_byte_array_unref(out);
     g_byte_array_unref(errors);
     return ok;

@@ -40,6 +40,7 @@ bool cache_check_space(uint64_t bytes, GError **err);
 struct cache_run {
     const char *const *argv;
     bool merge;
+    bool group; /* so do the programs that it starts */
     GByteArray *output;
     void (*percent)(void *opaque, double percent);
     void *opaque;

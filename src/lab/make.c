@@ -144,7 +144,7 @@ bool make_run(const char *source, const char *out, const char *words, unsigned e
         s, o, g_get_num_processors(), words, o, MAX(expect, 1), o);
     const char *const argv[] = {"bash", "-c", script, NULL};
     struct progress progress;
-    struct cache_run run = {.argv = argv, .opaque = &progress};
+    struct cache_run run = {.argv = argv, .group = true, .opaque = &progress};
 
     if (expect) {
         progress_begin(&progress, "building the kernel");

@@ -32,6 +32,20 @@ static bool fail_errno(GError **err, const char *what, const char *path)
     return false;
 }
 
+/* A tool that a user's PATH may not have; NULL with err set: nor has the host. */
+static char *find_tool(const char *name, const char *package, GError **err)
+{
+    static const char *const places[] = {"/sbin", "/usr/sbin", "/usr/bin"};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(places); i++) {
+        g_autofree char *path = g_build_filename(places[i], name, NULL);
+        if (!g_access(path, X_OK))
+            return g_steal_pointer(&path);
+    }
+    g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "needs %s; as root: apt-get install %s", name, package);
+    return NULL;
+}
+
 /* --- the tree -------------------------------------------------------------------------------------------------- */
 
 static bool copy(const char *from, const char *to, GError **err)
@@ -46,11 +60,14 @@ static bool copy(const char *from, const char *to, GError **err)
     return cache_make_folder(to, err) && cache_run(&(struct cache_run){.argv = argv}, err);
 }
 
+/* With what modprobe in the guest reads: the package has it made where it is installed. */
 static bool add_modules(const char *tree, const struct lab_kernel *k, GError **err)
 {
     g_autofree char *to = g_build_filename(tree, "lib", "modules", k->release, NULL);
+    g_autofree char *program = find_tool("depmod", "kmod", err);
+    const char *const argv[] = {program, "-b", tree, k->release, NULL};
 
-    return copy(k->modules, to, err);
+    return program && copy(k->modules, to, err) && cache_run(&(struct cache_run){.argv = argv}, err);
 }
 
 static bool make_tree(const struct lab_root *what, const char *tree, GError **err)
@@ -154,26 +171,14 @@ static bool measure(const char *tree, uint64_t *size, GError **err)
     return ok;
 }
 
-static const char *find_mke2fs(void)
-{
-    static const char *const places[] = {"/sbin/mke2fs", "/usr/sbin/mke2fs", "/usr/bin/mke2fs"};
-
-    for (unsigned i = 0; i < G_N_ELEMENTS(places); i++)
-        if (!g_access(places[i], X_OK))
-            return places[i];
-    return NULL;
-}
-
 static bool run_mke2fs(const char *tree, const char *image, uint64_t size, GError **err)
 {
-    const char *program = find_mke2fs();
+    g_autofree char *program = find_tool("mke2fs", "e2fsprogs", err);
     g_autofree char *kib = g_strdup_printf("%" G_GUINT64_FORMAT "k", size >> 10);
     const char *const argv[] = {"unshare", "-r", program, "-q", "-F", "-t", "ext4", "-L", "armlet", "-d", tree, image, kib, NULL};
 
-    if (!program) {
-        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "needs mke2fs; as root: apt-get install e2fsprogs");
+    if (!program)
         return false;
-    }
     return cache_run(&(struct cache_run){.argv = geteuid() ? argv : argv + 2}, err);
 }
 

@@ -64,6 +64,7 @@ static void check_programs(struct doctor *d)
         { "bison", "bison", "armlet kernel build", false },
         { "bc", "bc", "armlet kernel build", false },
         { "mke2fs", "e2fsprogs", "armlet rootfs make --format ext4", false },
+        { "depmod", "kmod", "armlet rootfs make --modules", false },
         { "gdb-multiarch", "gdb-multiarch", "debugs the guest's kernel", false },
     };
 
