@@ -15,7 +15,7 @@ from guest import ARMLET, Guest, board, run
 @functools.lru_cache(None)
 def article_kernel():
     """Built from Debian's source when the cache has none: minutes."""
-    return subprocess.run([ARMLET, "kernel", "build"], check=True, timeout=1500, stdout=subprocess.PIPE,
+    return subprocess.run([ARMLET, "kernel", "build"], check=True, timeout=2700, stdout=subprocess.PIPE,
                           text=True).stdout.strip()
 
 
