@@ -14,6 +14,12 @@ def armlet(*args, timeout=SECONDS, **kwargs):
     return subprocess.run([ARMLET, *args], timeout=timeout, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
 
 
+def read_from_image(path, name):
+    """A file's contents in an ext4 image that no guest has mounted."""
+    return subprocess.run(["/sbin/debugfs", "-R", f"cat {name}", path], timeout=60, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, check=True).stdout
+
+
 def run(*command, options=(), **kwargs):
     """`armlet run' of a command."""
     return armlet("run", *KERNEL, *options, "--", *command, **kwargs)

@@ -8,7 +8,7 @@ import subprocess
 import pexpect
 import pytest
 
-from armlet import ARMLET, armlet
+from armlet import ARMLET, BUILD, SECONDS, armlet
 
 TOP = os.path.join(os.path.dirname(__file__), "..", "..")
 COMMANDS = ["boot", "doctor", "kernel", "rootfs", "run"]
@@ -51,7 +51,7 @@ def console_of(line):
 
 def run_on_terminal(line, env, cwd):
     expected, end = console_of(line)
-    child = pexpect.spawn("/bin/sh", ["-c", line], env=env, cwd=cwd, timeout=180, encoding="utf-8", codec_errors="replace")
+    child = pexpect.spawn("/bin/sh", ["-c", line], env=env, cwd=cwd, timeout=SECONDS, encoding="utf-8", codec_errors="replace")
     try:
         if expected:
             child.expect(expected)
@@ -162,7 +162,8 @@ def test_doctor(tmp_path):
 
 
 def test_package(tmp_path):
-    r = subprocess.run(["tools/deb", str(tmp_path)], cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=900)
+    # In the build's own folder: the second time only what has changed is compiled.
+    r = subprocess.run(["tools/deb", BUILD], cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=900)
     assert r.returncode == 0, r.stdout + r.stderr
     deb = r.stdout.decode().strip()
     subprocess.run(["dpkg-deb", "-x", deb, str(tmp_path / "x")], check=True, timeout=60)
