@@ -25,7 +25,7 @@ struct wishes {
 
 static const struct cli_option options[] = {
     FLAG(refresh, "refresh", "get: ask Debian's mirror for a newer one"),
-    FLAG(debug, "debug", "get: with its debug symbols (vmlinux, hundreds of megabytes)"),
+    FLAG(debug, "debug", "get: with its debug symbols (fetches 800 MB, takes 5 GB)"),
     TEXT(source, "source", "DIR", "build, config: this source tree (default: Debian's linux-source-6.1)", "dir"),
     FLAG(tiny, "tiny", "build, config: allnoconfig with this machine's devices; minutes on two cores (default)"),
     FLAG(defconfig, "defconfig", "build, config: defconfig without what the board lacks, with debug information"),
