@@ -84,7 +84,8 @@ static void test_sizes(void **state)
     static const struct { const char *text; bool ok; uint64_t bytes; } cases[] = {
         { "2048", true, 2048 * MIB }, { "512M", true, 512 * MIB }, { "1.5G", true, 1536 * MIB }, { "1T", true, MIB * MIB },
         { "64k", true, 65536 }, { "7b", true, 7 }, { "", false, 0 }, { "x", false, 0 }, { "-1", false, 0 },
-        { "1Q", false, 0 }, { "1MM", false, 0 }, { "9999999999T", false, 0 }, { "inf", false, 0 }, { "nan", false, 0 } };
+        { "1Q", false, 0 }, { "1MM", false, 0 }, { "9999999999T", false, 0 }, { "inf", false, 0 }, { "nan", false, 0 },
+        { "1e3", false, 0 }, { "2E", false, 0 } };
 
     (void)state;
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {

@@ -280,6 +280,29 @@ static void test_missing_granule(void **state)
     assert_pa(w, 0x5123, DATA + 0x123);
 }
 
+/* The Contiguous bit is no part of the address, in pages and blocks, and each entry still speaks for itself. */
+static void test_contiguous(void **state)
+{
+    struct world *w = *state;
+    static const struct { unsigned granule, pages, blocks; } rows[] = { {12, 16, 16}, {14, 128, 32}, {16, 32, 32} };
+
+    for (unsigned i = 0; i < 3; i++)
+        for (unsigned level = 2; level <= 3; level++) {
+            struct regime r = {rows[i].granule, 48, false};
+            unsigned n = level == 3 ? rows[i].pages : rows[i].blocks, shift = bits_at(&r, level);
+
+            w->next_table = TABLES;
+            enter(w, &r);
+            for (uint64_t k = 0; k < n; k++)
+                map(w, &r, k << shift, level, (UINT64_C(1) << 39) + (k << shift), RW | BIT(52));
+            for (uint64_t k = 0; k < n; k++)
+                assert_pa(w, (k << shift) + 0x128, (UINT64_C(1) << 39) + (k << shift) + 0x128);
+            *slot(w, &r, (uint64_t)1 << shift, level) = 0;
+            assert_fsc(w, (uint64_t)1 << shift, FSC_TRANSLATION | level);
+            assert_pa(w, (uint64_t)2 << shift, (UINT64_C(1) << 39) + ((uint64_t)2 << shift));
+        }
+}
+
 static void test_root_faults(void **state)
 {
     struct world *w = *state;
@@ -462,7 +485,7 @@ static void test_dirty(void **state)
     uint64_t v;
 
     enter(w, &r4k);
-    w->cpu->features[FEAT_HAFDBS / 64] |= BIT(FEAT_HAFDBS % 64); /* no model has it yet */
+    assert_true(cpu_has(w->cpu, FEAT_HAFDBS));
     w->cpu->sys.tcr_el1 |= BIT(39) | BIT(40);
     cpu_refresh(w->cpu);
     map(w, &r4k, 0x5000, 3, DATA, RW | D_RO | D_DBM);
@@ -1473,7 +1496,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         MAX_(test_geometry), A57(test_missing_granule), A57(test_root_faults), A57(test_ips), A57(test_tbi),
         A57(test_mmu_off), MAX_(test_permission_matrix), A57(test_hierarchical), A57(test_memory_types),
-        MAX_(test_hardware_af), MAX_(test_dirty), A57(test_at), A57(test_tlbi_by_kind), A57(test_asid_switch),
+        MAX_(test_contiguous), MAX_(test_hardware_af), MAX_(test_dirty), A57(test_at), A57(test_tlbi_by_kind), A57(test_asid_switch),
         A57(test_asid_exhaustion), MAX_(test_tlbi_block), A57(test_permission_change), A57(test_tlb_random),
         A57(test_page_crossing), A57(test_alignment), MAX_(test_unprivileged), A57(test_device_access),
         A57(test_zero), A57(test_exclusives), A57(test_atomics), A57(test_fetch),

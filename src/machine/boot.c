@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -314,6 +315,12 @@ static bool load_kernel(struct mem *mem, const char *name, GBytes *kernel, struc
 static GBytes *read_file(const char *what, const char *path, bool *mapped, GError **err)
 {
     GError *why = NULL;
+    struct stat st;
+
+    if (!stat(path, &st) && S_ISCHR(st.st_mode)) { /* /dev/zero never ends */
+        bad_format(err, "%s: a character device, not the file of a kernel or an initrd", path);
+        return NULL;
+    }
     GMappedFile *map = g_mapped_file_new(path, FALSE, &why);
     *mapped = map;
     if (map) {

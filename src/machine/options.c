@@ -72,7 +72,6 @@ static enum answer set_gic_version(const char *v, GError **err)
 static void machine_help(void)
 {
     printf("Supported machines are:\n"
-           "none                 empty machine\n"
            "virt                 armlet's virtual board, laid out as QEMU's (default)\n"
            "\nProperties of virt:\n"
            "  gic-version=2|max  the interrupt controller: a GICv2 with a v2m frame\n"
@@ -149,7 +148,7 @@ static enum answer opt_cpu(struct config *c, const char *arg, GError **err)
 {
     /* Choices among ways to do what is absent; and absent things, which may be turned off. */
     static const char *const ignored[] = { "pauth-impdef", "pauth-qarma3", "pauth-qarma5", "sve-max-vq", "lpa2",
-                                           "aarch64", "kvm-no-adjvtime", "kvm-steal-time", "cntfrq", "pmu",
+                                           "kvm-no-adjvtime", "kvm-steal-time", "cntfrq",
                                            "sve-default-vector-length", "sme-default-vector-length", "rme", NULL };
     static const struct { const char *key, *what; } missing[] = {
         { "sve", "SVE" }, { "sve128", "SVE" }, { "sve256", "SVE" }, { "sve512", "SVE" }, { "sme", "SME" },
@@ -161,6 +160,7 @@ static enum answer opt_cpu(struct config *c, const char *arg, GError **err)
     }
     struct props *p = props_new(arg, "model");
     enum answer r = WRONG;
+    bool aarch64, pmu;
     const char *model = props_get(p, "model");
     c->cpu = cpu_model_find(model ? model : "");
     if (!c->cpu && model && !strcmp(model, "host")) {
@@ -176,6 +176,14 @@ static enum answer opt_cpu(struct config *c, const char *arg, GError **err)
     for (unsigned i = 0; i < G_N_ELEMENTS(missing); i++)
         if (!warn_missing(p, missing[i].key, missing[i].what, err))
             goto out;
+    if (!props_bool(p, "aarch64", true, &aarch64, err) || !props_bool(p, "pmu", true, &pmu, err))
+        goto out;
+    if (!aarch64) {
+        wrong(err, "-cpu %s,aarch64=off: there is no AArch32 here", model);
+        goto out;
+    }
+    if (!pmu)
+        warn("pmu=off: the board always has its PMU; the guest runs with it");
     props_ignore(p, ignored);
     r = props_finish(p, "-cpu", err) ? GO_ON : WRONG;
 out:
@@ -266,12 +274,17 @@ static enum answer opt_accel(struct config *c, const char *arg, GError **err)
 
 static enum answer opt_rtc(struct config *c, const char *arg, GError **err)
 {
-    static const char *const ignored[] = { "clock", "driftfix", NULL };
+    static const char *const ignored[] = { "driftfix", NULL };
+    static const char *const clocks[] = { "host", "rt", "vm", NULL }; /* the same here: guest time never stops */
     struct props *p = props_new(arg, NULL);
-    const char *base = props_get(p, "base");
+    const char *base = props_get(p, "base"), *clock = props_get(p, "clock");
     enum answer r = WRONG;
 
     props_ignore(p, ignored);
+    if (clock && !g_strv_contains(clocks, clock)) {
+        wrong(err, "-rtc clock=%s: give host, rt or vm", clock);
+        goto out;
+    }
     c->rtc_local = base && !strcmp(base, "localtime");
     if (base && strcmp(base, "utc") && !c->rtc_local) {
         g_autoptr(GTimeZone) utc = g_time_zone_new_utc();

@@ -193,8 +193,8 @@ bool parse_size(const char *text, uint64_t unit, uint64_t *bytes)
 {
     char *end;
 
-    if (*text < '0' || *text > '9')
-        return false;
+    if (*text < '0' || *text > '9' || strpbrk(text, "eE"))
+        return false; /* exponents would be strtod's idea */
     double n = g_ascii_strtod(text, &end);
     switch (*end) {
     case 'b': case 'B': unit = 1; end++; break;
