@@ -106,10 +106,11 @@ static void system_reset(void *opaque)
 
 static const struct cluster_ops cluster_callbacks = { system_off, system_reset };
 
+enum { POWER_KEY_MS = 100 }; /* beyond the 5 ms for which gpio-keys waits until the key is steady */
+
 void machine_powerdown(struct machine *m)
 {
-    pl061_set_input(m->board.gpio, GPIO_POWEROFF_LINE, true);
-    pl061_set_input(m->board.gpio, GPIO_POWEROFF_LINE, false);
+    pl061_pulse(m->board.gpio, GPIO_POWEROFF_LINE, POWER_KEY_MS);
 }
 
 static void reset(struct machine *m)

@@ -28,6 +28,18 @@ def test_shell_and_poweroff(series, smp):
         assert g.wait() == 0
 
 
+@pytest.mark.parametrize("accel", ["interp", "tcg"])
+def test_memory_at_the_shell(accel):
+    """The guest's RAM costs the host what the guest has touched, with either engine."""
+    with Guest(board(memory="2048M") + ["-accel", accel]) as g:
+        g.shell()
+        with open(f"/proc/{g.child.pid}/status", encoding="ascii") as f:
+            peak = int(re.search(r"VmHWM:\s+(\d+) kB", f.read()).group(1))
+        assert peak < 250 << 10
+        g.child.sendline("poweroff -f")
+        assert g.wait() == 0
+
+
 def test_small_code_cache():
     """2 MiB of host code for what needs 30: code is thrown away all the time, while other vCPUs run it."""
     with Guest(board(smp=4) + ["-accel", "tcg,tb-size=2,stats=on"]) as g:

@@ -7,9 +7,11 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 
 import pytest
 from guest import ARMLET, Guest, board, run
+from test_boot import LOG
 
 
 @functools.lru_cache(None)
@@ -81,6 +83,37 @@ def test_article(tree, options, words):
         assert g.cmd("cat later") == "seen"
         g.cmd("rm -rf d")
         assert not os.path.exists(f"{tree}/root/d")
+        off(g)
+
+
+def test_first_article_without_root():
+    """A kernel with its drivers built in, and no root: the devices that are modules of Debian's kernel show too."""
+    with Guest(["-machine", "virt", "-cpu", "cortex-a57", "-machine", "type=virt", "-nographic", "-m", "2048", "-smp", "2",
+                "-kernel", article_kernel(), "--append", "rdinit=/linuxrc console=ttyAMA0"]) as g:
+        g.expect("Kernel panic - not syncing: VFS: Unable to mount root fs")
+        for line in LOG + [r"pl061_gpio 9030000\.pl061: PL061 GPIO chip registered",
+                           r"input: gpio-keys as /devices/platform/gpio-keys/input/input0"]:
+            assert re.search(line, g.child.before), line
+        g.send("\x01x")
+        assert g.wait() == 0
+
+
+def test_power_button(tree):
+    """system_powerdown is the key of gpio-keys going down and up again: type EV_KEY (1), code KEY_POWER (116)."""
+    with Guest(article(tree, ",vers=3,tcp")) as g:
+        g.shell()
+        g.cmd("[ -e /dev/input/event0 ] || mount -t devtmpfs none /dev")
+        g.child.sendline("head -c 96 /dev/input/event0 | od -An -v -td2 -w24; echo END-$((6*7))")
+        time.sleep(1)
+        g.send("\x01c")
+        g.expect(r"\(armlet\) ")
+        g.send("system_powerdown\r")
+        g.expect(r"\(armlet\) ")
+        g.send("\x01c")
+        g.expect("END-42")
+        events = [line.split()[-4:] for line in g.child.before.replace("\r", "").split("\n")
+                  if len(line.split()) == 12 and set(line) <= set("-0123456789 ")]
+        assert events == [["1", "116", "1", "0"], ["0"] * 4, ["1", "116", "0", "0"], ["0"] * 4], g.child.before
         off(g)
 
 
