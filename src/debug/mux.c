@@ -206,6 +206,7 @@ static void back_receive(void *opaque, const uint8_t *buf, size_t len)
     for (size_t i = 0; i < len; i++) {
         if (m->escaped) {
             m->escaped = false;
+            pump(m); /* what was typed before the key goes where the focus still is */
             if (escape_key(m, buf[i]))
                 enqueue(m, buf[i]);
         } else if (m->escape && buf[i] == m->escape) {

@@ -39,6 +39,16 @@ def test_keys():
         assert g.wait() == 0
 
 
+def test_keys_and_text_in_one_piece():
+    """What was typed before C-a c goes where it was typed, however much arrives at once."""
+    with Guest(["-nographic", "-S"]) as g:
+        time.sleep(0.5)
+        g.send("\x01cinfo status\r\x01c")
+        g.expect("VM status: paused")
+        g.send("\x01x")
+        assert g.wait() == 0
+
+
 def test_break_is_sysrq():
     with Guest(board()) as g:
         g.shell()
