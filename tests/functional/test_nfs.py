@@ -86,9 +86,10 @@ def test_article(tree, options, words):
         off(g)
 
 
-def test_first_article_without_root():
-    """A kernel with its drivers built in, and no root: the devices that are modules of Debian's kernel show too."""
-    with Guest(["-machine", "virt", "-cpu", "cortex-a57", "-machine", "type=virt", "-nographic", "-m", "2048", "-smp", "2",
+@pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "neoverse-n1", "max"])
+def test_first_article_without_root(cpu):
+    """Each processor, a kernel with its drivers built in, and no root: what is a module of Debian's kernel shows too."""
+    with Guest(["-machine", "virt", "-cpu", cpu, "-machine", "type=virt", "-nographic", "-m", "2048", "-smp", "2",
                 "-kernel", article_kernel(), "--append", "rdinit=/linuxrc console=ttyAMA0"]) as g:
         g.expect("Kernel panic - not syncing: VFS: Unable to mount root fs")
         for line in LOG + [r"pl061_gpio 9030000\.pl061: PL061 GPIO chip registered",
