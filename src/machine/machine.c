@@ -258,7 +258,7 @@ static bool build(struct machine *m, GError **err)
     const struct monitors_ops verbs = { quit, system_reset, press_power, m };
 
     m->chardevs = chardevs_new(m->config, &actions, err);
-    if (!m->chardevs || !boot_open(&m->files, m->config->kernel, m->config->initrd, err))
+    if (!m->chardevs)
         return false;
     m->diagnose = diagnose_new(m->config, chardevs_serial(m->chardevs, 0), panicked, m);
     if (!board_init(&m->board, m->config, diagnose_console(m->diagnose), err))
@@ -285,6 +285,11 @@ struct machine *machine_new(const struct config *config, GError **err)
     struct machine *m = g_new0(struct machine, 1);
 
     m->config = config;
+    /* First: a pipe may keep us waiting, and C-c must end that. */
+    if (!boot_open(&m->files, config->kernel, config->initrd, err)) {
+        g_free(m);
+        return NULL;
+    }
     m->loop = g_main_loop_new(NULL, FALSE);
     m->request_source = g_source_new(&request_funcs, sizeof *m->request_source);
     g_source_set_callback(m->request_source, on_request, m, NULL);

@@ -2,6 +2,7 @@
 import glob
 import os
 import random
+import signal
 import struct
 import subprocess
 import time
@@ -159,6 +160,16 @@ def open_files(pid):
             yield os.readlink(fd)
         except FileNotFoundError:
             pass
+
+
+def test_kernel_from_a_pipe_that_nobody_writes(tmp_path):
+    """It waits, as cat would, and a signal ends that."""
+    os.mkfifo(tmp_path / "k")
+    p = subprocess.Popen([ARMLET, "-nographic", "-kernel", tmp_path / "k"], stdin=subprocess.DEVNULL)
+    with pytest.raises(subprocess.TimeoutExpired):
+        p.wait(1)
+    p.terminate()
+    assert p.wait(20) == -signal.SIGTERM
 
 
 def test_commands():
