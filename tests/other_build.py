@@ -107,6 +107,15 @@ def boot(folder, engine, smp):
     return None
 
 
+def rude_clients(check, folder):
+    """(count, output) of the wrong clients of the gdb stub, the monitor and QMP, with the build's own armlet."""
+    got = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no",
+                          "tests/debugger/test_fuzz.py"], cwd=SOURCE, env={**os.environ, "ARMLET_BUILD": folder},
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=2 * LIMIT, stdin=subprocess.DEVNULL, check=False)
+    count, remark = check.judge("pytest", got.stdout, got.returncode)
+    return count, got.stdout if count.failed else remark
+
+
 def main():
     kind, everything = sys.argv[1], sys.argv[2:] == ["all"]
     programs = ALL[kind] if everything else QUICK[kind]
@@ -117,6 +126,11 @@ def main():
     for program in programs:
         count, text = run_program(check, folder, program.split())
         print(f"{'FAIL' if count.failed else 'PASS'} {program}: {count}", *([text] if count.failed else []), flush=True)
+        total.add(count)
+    if everything and kind == "asan":
+        count, text = rude_clients(check, folder)
+        print(f"{'FAIL' if count.failed else 'PASS'} tests/debugger/test_fuzz.py: {count}",
+              *([text] if count.failed else []), flush=True)
         total.add(count)
     for engine, smp in BOOTS[kind] if everything else []:
         wrong = boot(folder, engine, smp)
