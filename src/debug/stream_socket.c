@@ -49,11 +49,14 @@ static int open_tcp(const struct stream_address *address, GError **err)
 {
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = address->server ? AI_PASSIVE : 0 }, *list;
     const char *host = address->host && *address->host ? address->host : NULL;
-    int fd = -1, r = getaddrinfo(host, address->port, &hints, &list);
+    int fd = -1, r = EAI_SERVICE;
 
+    /* A number beyond the last port would be taken modulo 65536. */
+    if (strspn(address->port, "0123456789") != strlen(address->port) || g_ascii_strtoull(address->port, NULL, 10) <= 65535)
+        r = getaddrinfo(host, address->port, &hints, &list);
     if (r) {
         g_set_error(err, G_FILE_ERROR, G_FILE_ERROR_INVAL, "address %s:%s: %s", host ? host : "", address->port,
-                    gai_strerror(r));
+                    r == EAI_SERVICE ? "no such port" : gai_strerror(r));
         return -1;
     }
     /* IPv4 first: `localhost' of a script's other half is 127.0.0.1 more often than not. */

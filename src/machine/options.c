@@ -120,6 +120,10 @@ static enum answer opt_machine(struct config *c, const char *arg, GError **err)
     }
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++) {
         const char *v = props_get(p, strings[i].key);
+        if (v && !*v && strcmp(strings[i].key, "append")) {
+            wrong(err, "-machine %s=: give a file", strings[i].key);
+            goto out;
+        }
         if (v)
             replace((char **)((char *)c + strings[i].slot), v);
     }

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lab/rootfs.h"
@@ -58,10 +59,13 @@ void line_add_disk(GPtrArray *line, const char *image)
     line_add(line, "-drive", value);
 }
 
+enum { SMALLEST_IMAGE = 64 << 10 }; /* bytes: what no file system fits in is a mistaken name */
+
 char *line_find_root(const struct command *c, const char *name)
 {
     g_autofree char *image = g_strconcat(name, ".ext4", NULL);
     char *path = g_canonicalize_filename(name, NULL);
+    struct stat st;
 
     if (!strchr(name, '/') && access(path, F_OK)) {
         g_autofree char *made = rootfs_data_path(name), *made_image = rootfs_data_path(image);
@@ -73,5 +77,7 @@ char *line_find_root(const struct command *c, const char *name)
     }
     if (access(path, g_file_test(path, G_FILE_TEST_IS_DIR) ? R_OK | X_OK : R_OK))
         cli_fail(c, "--root %s: %s", name, g_strerror(errno));
+    if (!stat(path, &st) && S_ISREG(st.st_mode) && st.st_size < SMALLEST_IMAGE)
+        cli_fail(c, "--root %s: neither a directory nor a disk image (%" G_GINT64_FORMAT " bytes)", name, (gint64)st.st_size);
     return path;
 }

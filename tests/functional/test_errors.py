@@ -23,6 +23,8 @@ def fails(*args, says, **kwargs):
     (["-frobnicate"], "unknown option"),
     (["-kernal", "x"], "did you mean -kernel?"),
     (["-smp"], "needs an argument"),
+    (["-gdb", "tcp::99999"], "no such port"),
+    (["-machine", "virt,dumpdtb="], "give a file"),
     (["-cpu", "cortex-a75"], "did you mean 'cortex-a"),
     (["-cpu", "host"], "give a model"),
     (["-machine", "raspi3b"], "the board is 'virt'"),
@@ -176,7 +178,8 @@ def test_commands():
     for args, says in ((["boott"], "did you mean 'boot'"), (["kernel"], "give list"), (["kernel", "lisst"], "give list"),
                        (["boot", "--shw"], "did you mean --show"), (["boot", "--kernel", "5.0"], "no kernel series 5.0"),
                        (["boot", "a", "b"], "one kernel"), (["boot", "--smp"], "needs a value"),
-                       (["boot", "/nonexistent", "--initrd", "none"], "No such file")):
+                       (["boot", "/nonexistent", "--initrd", "none"], "No such file"),
+                       (["boot", "--root", "/etc/passwd"], "neither a directory nor a disk image")):
         r = run(*args)
         assert r.returncode == 1 and says in r.stderr and r.stderr.count("\n") == 1, r
 
