@@ -146,8 +146,11 @@ static const char rcs[] = "#!/bin/sh\n"
 
 static const char motd[] = "\nWelcome to armlet. This is busybox in memory: nothing is kept. poweroff ends it.\n\n";
 
-static const char profile[] = "export PATH=/sbin:/bin:/usr/sbin:/usr/bin HOME=/root USER=root\n"
-                              "export TERM=${TERM:-vt100}\n";
+/* LINES and COLUMNS: the host's terminal as `armlet boot' found it, by way of the kernel and init. */
+const char lab_profile[] = "export PATH=/sbin:/bin:/usr/sbin:/usr/bin HOME=/root USER=root\n"
+                           "export TERM=${TERM:-vt100}\n"
+                           "[ -n \"$COLUMNS\" ] && stty rows \"$LINES\" cols \"$COLUMNS\" 2>/dev/null\n"
+                           "unset LINES COLUMNS\n";
 
 static void add_text(struct cpio *c, const char *path, unsigned mode, const char *text)
 {
@@ -170,7 +173,7 @@ static void add_base(struct cpio *c, bool nfs_root)
     add_text(c, "etc/fstab", 0644, fstab);
     add_text(c, "etc/hostname", 0644, "armlet\n");
     add_text(c, "etc/motd", 0644, motd);
-    add_text(c, "etc/profile", 0644, profile);
+    add_text(c, "etc/profile", 0644, lab_profile);
     add_text(c, "etc/passwd", 0644, "root::0:0:root:/root:/bin/sh\n");
     add_text(c, "etc/group", 0644, "root:x:0:\n");
 }

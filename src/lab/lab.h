@@ -78,6 +78,8 @@ struct lab_initramfs {
 
 /* The modules that drive this machine's devices, for struct lab_initramfs. */
 extern const char *const lab_virtio_modules[];
+/* etc/profile of our roots. */
+extern const char lab_profile[];
 /* Those and what nfs_root needs. */
 extern const char *const lab_nfs_modules[], *const lab_disk_modules[];
 

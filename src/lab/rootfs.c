@@ -50,9 +50,6 @@ static const char rcs[] = "#!/bin/sh\n"
                           "    mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=mmap share \"$share\"\n"
                           "fi\n";
 
-static const char profile[] = "export PATH=/sbin:/bin:/usr/sbin:/usr/bin HOME=/root USER=root\n"
-                              "export TERM=${TERM:-vt100}\n";
-
 /*
  * The article's program, "Hello, ARM!", without a compiler: an ELF file with one segment whose code writes the text
  * (system call 64) and exits (93).
@@ -130,7 +127,7 @@ static bool put_files(const char *top, const char *final, GError **err)
     }
     return put_text(top, "etc/init.d/rcS", 0755, rcs, err) && put_text(top, "etc/inittab", 0644, inittab, err) &&
            put_text(top, "etc/fstab", 0644, fstab, err) && put_text(top, "etc/hostname", 0644, "armlet\n", err) &&
-           put_text(top, "etc/motd", 0644, motd, err) && put_text(top, "etc/profile", 0644, profile, err) &&
+           put_text(top, "etc/motd", 0644, motd, err) && put_text(top, "etc/profile", 0644, lab_profile, err) &&
            put_text(top, "etc/passwd", 0644, "root::0:0:root:/root:/bin/sh\n", err) &&
            put_text(top, "etc/group", 0644, "root:x:0:\n", err) &&
            put_text(top, "etc/hosts", 0644, "127.0.0.1 localhost\n", err) &&

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <glib.h>
@@ -256,6 +257,19 @@ static void add_images(GPtrArray *line, const struct wishes *w, const struct roo
     lab_kernel_clear(&kernel);
 }
 
+/*
+ * The terminal's size, as the kernel hands it to init: a serial line cannot tell it, and etc/profile of our roots does.
+ * To be freed; empty without a terminal.
+ */
+static char *window_words(void)
+{
+    struct winsize size;
+
+    if (!isatty(STDIN_FILENO) || ioctl(STDIN_FILENO, TIOCGWINSZ, &size) || !size.ws_row || !size.ws_col)
+        return g_strdup("");
+    return g_strdup_printf(" LINES=%u COLUMNS=%u", size.ws_row, size.ws_col);
+}
+
 static GPtrArray *make_line(const struct wishes *w)
 {
     GPtrArray *line = g_ptr_array_new_with_free_func(g_free);
@@ -263,8 +277,9 @@ static GPtrArray *make_line(const struct wishes *w)
     bool has_console = w->append && strstr(w->append, "console=");
     struct root root = choose_root(w);
     g_autofree char *words = root_words(&root);
+    g_autofree char *window = window_words();
     g_autofree char *append = g_strconcat(has_console ? "" : "console=ttyAMA0", words, w->share ? " armlet.share=/share" : "",
-                                          w->append ? " " : "", w->append, NULL);
+                                          window, w->append ? " " : "", w->append, NULL);
 
     line_add(line, "-machine", "virt");
     line_add(line, "-nographic", NULL);

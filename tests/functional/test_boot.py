@@ -116,6 +116,7 @@ def test_boot_command():
     with Guest(["boot", "--root", "none", "--smp=2", "--memory", "768M"]) as g:
         g.shell()
         assert g.cmd("nproc") == "2"
+        assert g.cmd("stty size") == "24 200"  # of the terminal that the machine was started on
         assert 600 < int(g.cmd("grep MemTotal /proc/meminfo").split()[1]) // 1024 < 768
         g.child.sendline("poweroff")
         assert g.wait() == 0
