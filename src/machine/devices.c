@@ -65,16 +65,6 @@ struct driver {
     bool (*create)(struct request *r, GError **err);
 };
 
-static bool wrong(GError **err, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-static bool wrong(GError **err, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    *err = g_error_new_valist(OPTIONS_ERROR, OPTIONS_ERROR_BAD, fmt, ap);
-    va_end(ap);
-    return false;
-}
-
 /* --- slots --------------------------------------------------------------------------------------------- */
 
 /* Where a device goes: a frame, or the PCI bus. */
@@ -92,21 +82,21 @@ static struct device *find_frame(struct request *r, GError **err)
     if (bus && g_str_has_prefix(bus, "virtio-mmio-bus.")) {
         unsigned long n = strtoul(bus + 16, &end, 10);
         if (*end || n >= VIRTIO_SLOTS)
-            wrong(err, "%s,bus=%s: the board has virtio-mmio-bus.0 to .%d", r->what, bus, VIRTIO_SLOTS - 1);
+            options_wrong(err, "%s,bus=%s: the board has virtio-mmio-bus.0 to .%d", r->what, bus, VIRTIO_SLOTS - 1);
         else if (virtio_mmio_vdev(b->virtio[n]))
-            wrong(err, "%s,bus=%s: there is a device in this slot already", r->what, bus);
+            options_wrong(err, "%s,bus=%s: there is a device in this slot already", r->what, bus);
         else
             return b->virtio[n];
         return NULL;
     }
     if (bus) {
-        wrong(err, "%s,bus=%s: no such bus (virtio-mmio-bus.0 to .%d)", r->what, bus, VIRTIO_SLOTS - 1);
+        options_wrong(err, "%s,bus=%s: no such bus (virtio-mmio-bus.0 to .%d)", r->what, bus, VIRTIO_SLOTS - 1);
         return NULL;
     }
     for (unsigned i = VIRTIO_SLOTS; i--;)
         if (!virtio_mmio_vdev(b->virtio[i]))
             return b->virtio[i];
-    wrong(err, "%s: all %d virtio-mmio slots are taken", r->what, VIRTIO_SLOTS);
+    options_wrong(err, "%s: all %d virtio-mmio slots are taken", r->what, VIRTIO_SLOTS);
     return NULL;
 }
 
@@ -121,7 +111,7 @@ static bool parse_addr(struct request *r, int *slot, GError **err)
         return true;
     unsigned long n = strtoul(addr, &end, 16);
     if (end == addr || (*end && strcmp(end, ".0")) || n < 1 || n >= PCI_SLOTS)
-        return wrong(err, "%s,addr=%s: give a slot, 1 to 1f (hexadecimal), function 0", r->what, addr);
+        return options_wrong(err, "%s,addr=%s: give a slot, 1 to 1f (hexadecimal), function 0", r->what, addr);
     *slot = (int)n;
     return true;
 }
@@ -144,15 +134,15 @@ static bool find_pci(struct request *r, struct virtio_pci_options *o, GError **e
     uint64_t n;
 
     if (bus && strcmp(bus, "pcie.0"))
-        return wrong(err, "%s,bus=%s: no such bus (pcie.0)", r->what, bus);
+        return options_wrong(err, "%s,bus=%s: no such bus (pcie.0)", r->what, bus);
     if (!parse_addr(r, &o->slot, err) || !parse_disable(r, "disable-legacy", only_modern, &no_legacy, err) ||
         !parse_disable(r, "disable-modern", false, &no_modern, err) ||
         (vectors && !props_number(r->props, "vectors", 0, &n, err)))
         return false;
     if (no_legacy && no_modern)
-        return wrong(err, "%s: disable-legacy and disable-modern are both on", r->what);
+        return options_wrong(err, "%s: disable-legacy and disable-modern are both on", r->what);
     if (vectors && n > 128)
-        return wrong(err, "%s,vectors=%s: give 0 to 128", r->what, vectors);
+        return options_wrong(err, "%s,vectors=%s: give 0 to 128", r->what, vectors);
     o->legacy = !no_legacy;
     o->modern = !no_modern;
     o->vectors = vectors ? (int)n : -1;
@@ -180,8 +170,8 @@ static bool plug(struct request *r, const struct place *p, struct virtio_device 
     if (slot >= 0)
         return true;
     virtio_free(vdev);
-    return slot == -EBUSY ? wrong(err, "%s,addr=%02x: there is a device in this slot already", r->what, p->pci.slot)
-                          : wrong(err, "%s: no free slot on the PCI bus", r->what);
+    return slot == -EBUSY ? options_wrong(err, "%s,addr=%02x: there is a device in this slot already", r->what, p->pci.slot)
+                          : options_wrong(err, "%s: no free slot on the PCI bus", r->what);
 }
 
 /* A number in [low, high]; 0 when absent. */
@@ -191,8 +181,8 @@ static bool number_in(struct request *r, const char *key, uint64_t low, uint64_t
         return false;
     if (!*value || (*value >= low && *value <= high))
         return true;
-    return wrong(err, "%s,%s=%" G_GUINT64_FORMAT ": give %u to %" G_GUINT64_FORMAT, r->what, key, (guint64)*value,
-                 (unsigned)low, (guint64)high);
+    return options_wrong(err, "%s,%s=%" G_GUINT64_FORMAT ": give %u to %" G_GUINT64_FORMAT, r->what, key, (guint64)*value,
+                         (unsigned)low, (guint64)high);
 }
 
 static bool finish(struct request *r, GError **err)
@@ -252,11 +242,11 @@ static bool create_blk(struct request *r, GError **err)
     const char *drive = props_get(r->props, "drive");
 
     if (!drive)
-        return wrong(err, "%s: give drive=ID, and a -drive if=none,id=ID,file=... for it", r->what);
+        return options_wrong(err, "%s: give drive=ID, and a -drive if=none,id=ID,file=... for it", r->what);
     if (!number_in(r, "num-queues", 1, CPU_MAX, &queues, err) || !number_in(r, "queue-size", 4, 1024, &size, err))
         return false;
     if (size & (size - 1))
-        return wrong(err, "%s,queue-size=%u: give a power of two", r->what, (unsigned)size);
+        return options_wrong(err, "%s,queue-size=%u: give a power of two", r->what, (unsigned)size);
     struct virtio_blk_options o = { .serial = props_get(r->props, "serial"), .queue_size = (uint16_t)size,
                                     .num_queues = (uint16_t)queues };
     o.disk = drives_take(r->all->drives, drive, err);
@@ -290,12 +280,12 @@ static bool create_rng(struct request *r, GError **err)
     const char *rng = props_get(r->props, "rng");
 
     if (rng && !has_object(r->all, "rng-", rng))
-        return wrong(err, "%s: no -object rng-random or rng-builtin has the id '%s'", r->what, rng);
+        return options_wrong(err, "%s: no -object rng-random or rng-builtin has the id '%s'", r->what, rng);
     if (!props_number(r->props, "max-bytes", 0, &o.max_bytes, err) ||
         !props_number(r->props, "period", 65536, &period, err))
         return false;
     if (!period || period > UINT32_MAX)
-        return wrong(err, "%s,period=%" G_GUINT64_FORMAT ": give milliseconds, at least 1", r->what, (guint64)period);
+        return options_wrong(err, "%s,period=%" G_GUINT64_FORMAT ": give milliseconds, at least 1", r->what, (guint64)period);
     o.period_ms = (uint32_t)period;
     struct place place;
     return find_place(r, &place, err) && finish(r, err) &&
@@ -368,11 +358,11 @@ static bool create_port(struct request *r, bool console, GError **err)
         return false;
     switch (add_port(r->all, bus, &o)) {
     case -ENODEV:
-        return bus ? wrong(err, "%s,bus=%s: no virtio-serial-device before it has this bus", r->what, bus)
-                   : wrong(err, "%s: put a -device virtio-serial-device before it", r->what);
-    case -ENOSPC: return wrong(err, "%s: every port is taken", r->what);
-    case -EBUSY: return wrong(err, "%s,nr=%d: this port is taken", r->what, o.nr);
-    case -EINVAL: return wrong(err, "%s,nr=%d: there is no such port", r->what, o.nr);
+        return bus ? options_wrong(err, "%s,bus=%s: no virtio-serial-device before it has this bus", r->what, bus)
+                   : options_wrong(err, "%s: put a -device virtio-serial-device before it", r->what);
+    case -ENOSPC: return options_wrong(err, "%s: every port is taken", r->what);
+    case -EBUSY: return options_wrong(err, "%s,nr=%d: this port is taken", r->what, o.nr);
+    case -EINVAL: return options_wrong(err, "%s,nr=%d: there is no such port", r->what, o.nr);
     default: return true;
     }
 }
@@ -401,7 +391,7 @@ static bool create_balloon(struct request *r, GError **err)
     struct place place;
 
     if (b->balloon)
-        return wrong(err, "%s: there is a balloon already", r->what);
+        return options_wrong(err, "%s: there is a balloon already", r->what);
     if (!props_bool(r->props, "deflate-on-oom", false, &o.deflate_on_oom, err) ||
         !props_bool(r->props, "free-page-reporting", false, &o.free_page_reporting, err) ||
         !find_place(r, &place, err) || !finish(r, err))
@@ -426,9 +416,9 @@ static bool create_9p(struct request *r, GError **err)
     struct p9_fs *fs;
 
     if (!id || !tag)
-        return wrong(err, "%s: give fsdev=ID of an -fsdev, and mount_tag=", r->what);
+        return options_wrong(err, "%s: give fsdev=ID of an -fsdev, and mount_tag=", r->what);
     if (!*tag || strlen(tag) > VIRTIO_9P_TAG_MAX)
-        return wrong(err, "%s,mount_tag=%s: give 1 to %d characters", r->what, tag, VIRTIO_9P_TAG_MAX);
+        return options_wrong(err, "%s,mount_tag=%s: give 1 to %d characters", r->what, tag, VIRTIO_9P_TAG_MAX);
     fs = fsdevs_find(r->all->fsdevs, id, err);
     if (!fs) {
         g_prefix_error(err, "%s: ", r->what);
@@ -467,7 +457,7 @@ static bool parse_mac(struct request *r, uint8_t *mac, GError **err)
         return true;
     if (sscanf(text, "%2hhx%*1[:-]%2hhx%*1[:-]%2hhx%*1[:-]%2hhx%*1[:-]%2hhx%*1[:-]%2hhx%c", &mac[0], &mac[1], &mac[2],
                &mac[3], &mac[4], &mac[5], &rest) != NIC_MAC_SIZE || (mac[0] & 1))
-        return wrong(err, "%s,mac=%s: give the address of one card, as 52:54:00:12:34:56", r->what, text);
+        return options_wrong(err, "%s,mac=%s: give the address of one card, as 52:54:00:12:34:56", r->what, text);
     return true;
 }
 
@@ -540,8 +530,8 @@ static bool unknown_driver(const char *name, GError **err)
     for (unsigned i = 0; i < G_N_ELEMENTS(drivers); i++)
         names[i] = drivers[i].name;
     const char *near = suggest(name, names);
-    return wrong(err, "-device %s: unknown driver%s%s%s (-device help lists them)", name,
-                 near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    return options_wrong(err, "-device %s: unknown driver%s%s%s (-device help lists them)", name,
+                         near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
 void devices_help(void)
@@ -590,7 +580,7 @@ bool devices_check_global(const char *driver, const char *property, GError **err
     unsigned n = 0;
 
     if (!d)
-        return wrong(err, "-global %s.%s: unknown driver (-device help lists them)", driver, property);
+        return options_wrong(err, "-global %s.%s: unknown driver (-device help lists them)", driver, property);
     for (unsigned part = 0; part < 2; part++)
         for (const struct property *p = part ? d->more : d->properties; p && p->name; p++) {
             if (!strcmp(p->name, property))
@@ -598,8 +588,8 @@ bool devices_check_global(const char *driver, const char *property, GError **err
             names[n++] = p->name;
         }
     const char *near = suggest(property, names);
-    return wrong(err, "-global %s.%s: no such property%s%s%s", driver, property, near ? "; did you mean '" : "",
-                 near ? near : "", near ? "'?" : "");
+    return options_wrong(err, "-global %s.%s: no such property%s%s%s", driver, property, near ? "; did you mean '" : "",
+                         near ? near : "", near ? "'?" : "");
 }
 
 /* --- creation --------------------------------------------------------------------------------------------------- */
@@ -625,12 +615,12 @@ static bool add_device(struct devices *all, const struct device_config *c, GErro
     const struct driver *d = c->driver ? find_driver(c->driver) : NULL;
 
     if (!c->driver)
-        return wrong(err, "-device: give a driver (-device help lists them)");
+        return options_wrong(err, "-device: give a driver (-device help lists them)");
     if (!d)
         return unknown_driver(c->driver, err);
     struct request r = { .all = all, .driver = d, .props = c->props, .id = props_get(c->props, "id") };
     if (r.id && g_hash_table_contains(all->ids, r.id))
-        return wrong(err, "-device %s: two devices have the id '%s'", c->driver, r.id);
+        return options_wrong(err, "-device %s: two devices have the id '%s'", c->driver, r.id);
     if (r.id)
         g_hash_table_add(all->ids, (gpointer)(uintptr_t)r.id);
     r.what = g_strdup_printf("-device %s", c->driver);
@@ -668,7 +658,7 @@ static bool check_rng_random(struct props *p, GError **err)
     const char *name = props_get(p, "filename");
 
     return !name || g_strv_contains(files, name) ||
-           wrong(err, "-object rng-random,filename=%s: give /dev/urandom (entropy comes from the host's kernel)", name);
+           options_wrong(err, "-object rng-random,filename=%s: give /dev/urandom (entropy comes from the host's kernel)", name);
 }
 
 static bool add_object(struct devices *all, struct props *p, GError **err)
@@ -679,12 +669,12 @@ static bool add_object(struct devices *all, struct props *p, GError **err)
     g_autofree char *what = g_strdup_printf("-object %s", o.type ? o.type : "");
 
     if (!o.type || !g_strv_contains(types, o.type))
-        return wrong(err, "%s: no such object here (rng-random, rng-builtin, iothread and filter-dump are)", what);
+        return options_wrong(err, "%s: no such object here (rng-random, rng-builtin, iothread and filter-dump are)", what);
     if (!o.id)
-        return wrong(err, "%s: give id=", what);
+        return options_wrong(err, "%s: give id=", what);
     for (guint i = 0; i < all->objects->len; i++)
         if (!strcmp(g_array_index(all->objects, struct object, i).id, o.id))
-            return wrong(err, "%s: two objects have the id '%s'", what, o.id);
+            return options_wrong(err, "%s: two objects have the id '%s'", what, o.id);
     if (!strcmp(o.type, "rng-random") && !check_rng_random(p, err))
         return false;
     if (!strcmp(o.type, "iothread"))

@@ -21,16 +21,6 @@ struct drives {
     GPtrArray *list; /* struct drive */
 };
 
-static bool wrong(GError **err, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-static bool wrong(GError **err, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    *err = g_error_new_valist(OPTIONS_ERROR, OPTIONS_ERROR_BAD, fmt, ap);
-    va_end(ap);
-    return false;
-}
-
 static void free_drive(void *p)
 {
     struct drive *d = p;
@@ -73,8 +63,8 @@ static bool check_format(struct props *p, const char *path, GError **err)
     if (format && !strcmp(format, "raw"))
         return true;
     if (format || found)
-        return wrong(err, "-drive file=%s: %s images are not supported; convert it (qemu-img convert -O raw %s "
-                     "disk.raw)", path, format ? format : found, path);
+        return options_wrong(err, "-drive file=%s: %s images are not supported; convert it (qemu-img convert -O raw %s "
+                             "disk.raw)", path, format ? format : found, path);
     return true;
 }
 
@@ -93,7 +83,7 @@ static bool parse_cache(struct props *p, enum disk_cache *cache, GError **err)
             name = NULL;
         }
     if (name)
-        return wrong(err, "-drive cache=%s: give none, writeback, writethrough, directsync or unsafe", name);
+        return options_wrong(err, "-drive cache=%s: give none, writeback, writethrough, directsync or unsafe", name);
     if (!props_bool(p, "cache.no-flush", *cache == DISK_UNSAFE, &no_flush, err))
         return false;
     if (no_flush)
@@ -110,7 +100,7 @@ static bool parse_choice(struct props *p, const char *key, const char *const *wo
     if (!*value || g_strv_contains(words, *value))
         return true;
     list = g_strjoinv(", ", (char **)(uintptr_t)words);
-    return wrong(err, "-drive %s=%s: give one of %s", key, *value, list);
+    return options_wrong(err, "-drive %s=%s: give one of %s", key, *value, list);
 }
 
 /* if=, media=, aio=, discard= ...: the words are checked, and few have an effect here. */
@@ -124,7 +114,7 @@ static bool parse_choices(struct props *p, bool *implicit, bool *cdrom, bool *un
     const char *kind = props_get(p, "if"), *v;
 
     if (kind && strcmp(kind, "none") && strcmp(kind, "virtio"))
-        return wrong(err, "-drive if=%s: the board has no such interface (give virtio, or none with a -device)", kind);
+        return options_wrong(err, "-drive if=%s: the board has no such interface (give virtio, or none with a -device)", kind);
     *implicit = !kind || !strcmp(kind, "virtio");
     if (!parse_choice(p, "media", media, &v, err))
         return false;
@@ -169,9 +159,9 @@ static bool open_drive(struct drive *d, const struct disk_options *o, GError **e
     d->path = g_strdup(o->path);
     d->snapshot = o->snapshot;
     if (r == -EBUSY)
-        return wrong(err, "-drive file=%s: the image is in use already (two may share it with readonly=on or snapshot=on)",
-                     o->path);
-    return !r || wrong(err, "-drive file=%s: %s", o->path, why);
+        return options_wrong(err, "-drive file=%s: the image is in use already (two may share it with readonly=on or snapshot=on)",
+                             o->path);
+    return !r || options_wrong(err, "-drive file=%s: %s", o->path, why);
 }
 
 static bool add_drive(struct drives *all, const struct config *c, struct props *p, GError **err)
@@ -183,8 +173,8 @@ static bool add_drive(struct drives *all, const struct config *c, struct props *
     d->id = id ? g_strdup(id) : g_strdup_printf("drive%u", all->list->len);
     if (!o.path)
         o.path = filename;
-    bool ok = !find_drive(all, d->id) || wrong(err, "-drive: two drives have the id '%s'", d->id);
-    ok = ok && (o.path || wrong(err, "-drive: give file="));
+    bool ok = !find_drive(all, d->id) || options_wrong(err, "-drive: two drives have the id '%s'", d->id);
+    ok = ok && (o.path || options_wrong(err, "-drive: give file="));
     ok = ok && parse_choices(p, &d->implicit, &o.readonly, &o.unmap, err) && parse_cache(p, &o.cache, err) &&
          check_format(p, o.path, err) && parse_flags(p, c, &o, err) && open_drive(d, &o, err);
     if (ok)
@@ -220,9 +210,9 @@ struct disk *drives_take(struct drives *all, const char *id, GError **err)
     struct drive *d = (struct drive *)find_drive(all, id);
 
     if (!d)
-        wrong(err, "no -drive has the id '%s'", id);
+        options_wrong(err, "no -drive has the id '%s'", id);
     else if (d->taken || d->implicit)
-        wrong(err, "the drive '%s' is in use already%s", id, d->implicit ? " (give -drive if=none)" : "");
+        options_wrong(err, "the drive '%s' is in use already%s", id, d->implicit ? " (give -drive if=none)" : "");
     else {
         d->taken = true;
         return d->disk;

@@ -323,16 +323,6 @@ static const struct local_ops ops = {on_datagram, on_open, on_receive, on_close,
 /* --- options ----------------------------------------------------------------------------------------------
  */
 
-G_GNUC_PRINTF(2, 3) static bool wrong(GError **err, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    *err = g_error_new_valist(OPTIONS_ERROR, OPTIONS_ERROR_BAD, fmt, ap);
-    va_end(ap);
-    return false;
-}
-
 /* May this process give files away and make devices, as the host's own root may? */
 static bool is_real_root(void)
 {
@@ -363,10 +353,10 @@ static bool parse_export(struct props *p, struct nfs_export *e, GError **err)
     else if (ids && !strcmp(ids, "real"))
         e->ids = NFS_IDS_REAL;
     else if (ids)
-        return wrong(err, "-nfs ids=%s: give mapped or real", ids);
+        return options_wrong(err, "-nfs ids=%s: give mapped or real", ids);
     if (!props_finish(p, "-nfs", err))
         return false;
-    return e->path || wrong(err, "-nfs: give path=DIRECTORY");
+    return e->path || options_wrong(err, "-nfs: give path=DIRECTORY");
 }
 
 /* Is the address before the path (NULL: none, which is the DHCP server) one of ours? */

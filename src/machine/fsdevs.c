@@ -16,17 +16,6 @@ struct fsdevs {
     GPtrArray *list; /* struct fsdev */
 };
 
-static bool wrong(GError **err, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-static bool wrong(GError **err, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    *err = g_error_new_valist(OPTIONS_ERROR, OPTIONS_ERROR_BAD, fmt, ap);
-    va_end(ap);
-    return false;
-}
-
 static void free_fsdev(void *p)
 {
     struct fsdev *f = p;
@@ -49,13 +38,13 @@ static bool parse_model(struct props *p, struct p9_options *o, GError **err)
     const char *name = props_get(p, "security-model");
 
     if (!name)
-        return wrong(err, "-fsdev: give security_model=none, passthrough, mapped-xattr or mapped-file");
+        return options_wrong(err, "-fsdev: give security_model=none, passthrough, mapped-xattr or mapped-file");
     for (unsigned i = 0; i < G_N_ELEMENTS(models); i++)
         if (!strcmp(name, models[i].name)) {
             o->model = models[i].model;
             return true;
         }
-    return wrong(err, "-fsdev security_model=%s: give none, passthrough, mapped-xattr or mapped-file", name);
+    return options_wrong(err, "-fsdev security_model=%s: give none, passthrough, mapped-xattr or mapped-file", name);
 }
 
 static bool parse_mode(struct props *p, const char *key, mode_t fallback, const struct p9_options *o,
@@ -69,10 +58,10 @@ static bool parse_mode(struct props *p, const char *key, mode_t fallback, const 
     if (!text)
         return true;
     if (o->model < P9_MAPPED_XATTR)
-        return wrong(err, "-fsdev %s=%s: only for security_model=mapped-xattr or mapped-file", key, text);
+        return options_wrong(err, "-fsdev %s=%s: only for security_model=mapped-xattr or mapped-file", key, text);
     v = strtoul(text, &end, 8);
     if (end == text || *end || v > 0777)
-        return wrong(err, "-fsdev %s=%s: give a mode in octal, as 0600", key, text);
+        return options_wrong(err, "-fsdev %s=%s: give a mode in octal, as 0600", key, text);
     *mode = (mode_t)v;
     return true;
 }
@@ -82,9 +71,9 @@ static bool parse_words(struct props *p, struct p9_options *o, GError **err)
     const char *multidevs = props_get(p, "multidevs"), *writeout = props_get(p, "writeout");
 
     if (multidevs && strcmp(multidevs, "remap") && strcmp(multidevs, "warn") && strcmp(multidevs, "forbid"))
-        return wrong(err, "-fsdev multidevs=%s: give remap, warn or forbid", multidevs);
+        return options_wrong(err, "-fsdev multidevs=%s: give remap, warn or forbid", multidevs);
     if (writeout && strcmp(writeout, "immediate"))
-        return wrong(err, "-fsdev writeout=%s: immediate is all that there is", writeout);
+        return options_wrong(err, "-fsdev writeout=%s: immediate is all that there is", writeout);
     o->one_device = multidevs && !strcmp(multidevs, "forbid");
     o->writeout = writeout;
     return true;
@@ -95,10 +84,10 @@ static bool parse_fsdev(struct props *p, struct p9_options *o, GError **err)
     const char *driver = props_get(p, "fsdriver");
 
     if (!driver || strcmp(driver, "local"))
-        return wrong(err, "-fsdev %s: only local is here", driver ? driver : "");
+        return options_wrong(err, "-fsdev %s: only local is here", driver ? driver : "");
     o->path = props_get(p, "path");
     if (!o->path)
-        return wrong(err, "-fsdev local: give path=DIRECTORY");
+        return options_wrong(err, "-fsdev local: give path=DIRECTORY");
     return parse_model(p, o, err) && parse_words(p, o, err) &&
            parse_mode(p, "fmode", 0600, o, &o->fmode, err) &&
            parse_mode(p, "dmode", 0700, o, &o->dmode, err) &&
@@ -125,14 +114,14 @@ static bool add_fsdev(struct fsdevs *all, struct props *p, GError **err)
     int r;
 
     if (!id)
-        return wrong(err, "-fsdev: give id=, which a -device virtio-9p-pci,fsdev= names");
+        return options_wrong(err, "-fsdev: give id=, which a -device virtio-9p-pci,fsdev= names");
     if (find(all, id))
-        return wrong(err, "-fsdev: two have the id '%s'", id);
+        return options_wrong(err, "-fsdev: two have the id '%s'", id);
     if (!parse_fsdev(p, &o, err))
         return false;
     r = p9_fs_new(&fs, &o, &why);
     if (r < 0)
-        return wrong(err, "-fsdev path=%s: %s: %s", o.path, why, g_strerror(-r));
+        return options_wrong(err, "-fsdev path=%s: %s: %s", o.path, why, g_strerror(-r));
     f = g_new0(struct fsdev, 1);
     f->id = g_strdup(id);
     f->fs = fs;
@@ -164,7 +153,7 @@ struct p9_fs *fsdevs_find(struct fsdevs *all, const char *id, GError **err)
     struct fsdev *f = find(all, id);
 
     if (!f)
-        wrong(err, "no -fsdev has the id '%s'", id);
+        options_wrong(err, "no -fsdev has the id '%s'", id);
     return f ? f->fs : NULL;
 }
 
@@ -176,7 +165,7 @@ bool fsdevs_parse_virtfs(struct config *c, const char *arg, GError **err)
 
     if (!tag) {
         props_free(p);
-        return wrong(err, "-virtfs %s: give mount_tag=, which the guest mounts it by", arg);
+        return options_wrong(err, "-virtfs %s: give mount_tag=, which the guest mounts it by", arg);
     }
     if (!id)
         id = tag;

@@ -22,15 +22,6 @@ struct netdevs {
     GPtrArray *cards; /* struct device_config */
 };
 
-G_GNUC_PRINTF(2, 3) static bool wrong(GError **err, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    *err = g_error_new_valist(OPTIONS_ERROR, OPTIONS_ERROR_BAD, fmt, ap);
-    va_end(ap);
-    return false;
-}
-
 static struct netdev *find(struct netdevs *all, const char *id)
 {
     for (guint i = 0; i < all->list->len; i++) {
@@ -116,9 +107,9 @@ static bool add_netdev(struct netdevs *all, struct props *p, GError **err)
 
     props_get(p, "type");
     if (!id)
-        return wrong(err, "-netdev user: give id=");
+        return options_wrong(err, "-netdev user: give id=");
     if (find(all, id))
-        return wrong(err, "-netdev user,id=%s: two networks have this id", id);
+        return options_wrong(err, "-netdev user,id=%s: two networks have this id", id);
     return add_user(all, id, p, "-netdev user", err);
 }
 
@@ -127,7 +118,7 @@ static bool add_netdev(struct netdevs *all, struct props *p, GError **err)
 static bool check_model(const char *model, const char *what, GError **err)
 {
     return !model || !strcmp(model, "virtio") || !strcmp(model, "virtio-net-pci") ||
-           wrong(err, "%s,model=%s: only virtio-net-pci is here (virtio-net-device by -device)", what, model);
+           options_wrong(err, "%s,model=%s: only virtio-net-pci is here (virtio-net-device by -device)", what, model);
 }
 
 static void add_card(struct netdevs *all, const char *netdev, const char *mac)
@@ -153,7 +144,7 @@ static bool add_nic(struct netdevs *all, struct props *p, GError **err)
     if (!check_model(props_get(p, "model"), "-nic user", err))
         return false;
     if (id && find(all, id))
-        return wrong(err, "-nic user,id=%s: two networks have this id", id);
+        return options_wrong(err, "-nic user,id=%s: two networks have this id", id);
     if (!add_user(all, id ? id : implied, p, "-nic user", err))
         return false;
     add_card(all, id ? id : implied, mac);
@@ -262,11 +253,11 @@ struct net_port *netdevs_take(struct netdevs *all, const char *id, GError **err)
     struct netdev *d = find(all, id);
 
     if (!d) {
-        wrong(err, "netdev=%s: no -netdev has this id", id);
+        options_wrong(err, "netdev=%s: no -netdev has this id", id);
         return NULL;
     }
     if (d->taken) {
-        wrong(err, "netdev=%s: another card uses it", id);
+        options_wrong(err, "netdev=%s: another card uses it", id);
         return NULL;
     }
     d->taken = true;
@@ -297,9 +288,9 @@ bool netdevs_add_filter(struct netdevs *all, struct props *p, GError **err)
     uint64_t maxlen;
 
     if (!file)
-        return wrong(err, "-object filter-dump: give file=");
+        return options_wrong(err, "-object filter-dump: give file=");
     if (!d)
-        return wrong(err, "-object filter-dump,netdev=%s: no -netdev has this id", id ? id : "");
+        return options_wrong(err, "-object filter-dump,netdev=%s: no -netdev has this id", id ? id : "");
     if (!props_number(p, "maxlen", 65536, &maxlen, err))
         return false;
     props_ignore(p, ignored);

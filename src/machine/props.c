@@ -21,6 +21,16 @@ GQuark options_error_quark(void)
     return g_quark_from_static_string("armlet-options");
 }
 
+bool options_wrong(GError **err, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    *err = g_error_new_valist(OPTIONS_ERROR, OPTIONS_ERROR_BAD, fmt, ap);
+    va_end(ap);
+    return false;
+}
+
 /* One piece up to an unescaped comma; *text moves behind it, to NULL at the end. */
 static char *next_piece(const char **text)
 {

@@ -15,6 +15,8 @@
 #define OPTIONS_ERROR (options_error_quark())
 GQuark options_error_quark(void);
 enum options_error { OPTIONS_ERROR_BAD };
+/* Sets *err to what is wrong with what the user wrote; false, for the caller to return. */
+bool options_wrong(GError **err, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
 struct props;
 
