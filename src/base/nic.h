@@ -4,6 +4,10 @@
  * The network has a thread of its own, which works in bursts: begin, any number of transmit and receive, end.
  * Within a burst the card holds buffers of the guest and no lock; the network must not wait there for
  * anything that could wait for the guest or for the board's lock.
+ *
+ * A short burst can also be served on the thread of the vCPU that asks for it, under the board's lock: what this
+ * program answers itself (files over NFS) then costs no change of threads there and back, which takes longer
+ * than most answers.
  */
 #ifndef ARMLET_BASE_NIC_H
 #define ARMLET_BASE_NIC_H
@@ -38,7 +42,7 @@ bool nic_finish_sum(struct nic_frame *frame);
 struct nic;
 struct net_port;
 
-/* The card; network thread only. */
+/* The card; within a burst. */
 struct nic_ops {
     void (*begin)(struct nic *nic);
     /* The guest's next frame, whose data stay valid and may be changed until the next call; false: there is
@@ -65,6 +69,11 @@ struct net_port_ops {
     void (*detach)(struct net_port *port);
     /* Asks for a burst soon.  Any thread, cheap, with or without locks. */
     void (*kick)(struct net_port *port);
+    /*
+     * A burst now, on this thread, with the board's lock held; what is left is for the network's thread, which is
+     * told.  false: better as usual; nothing was done.  NULL: never.
+     */
+    bool (*serve)(struct net_port *port);
 };
 
 struct net_port {

@@ -1,13 +1,13 @@
 /*
  * The file server joined to the networks.  See exports.h.
  *
- * A call is answered on the thread of the network that it came by, within the burst that brought it: that is
- * the shortest way.  What has to wait for the host's disk goes to a few worker threads instead, and so does
+ * A call is answered within the burst that brought it, on the vCPU's thread or the network's: that is the
+ * shortest way.  What has to wait for the host's disk goes to a few worker threads instead, and so does
  * what comes while one of them holds the server, so that a network never waits for a disk longer than a look
  * at a cold directory takes. The wait for the disk itself (fsync) does not hold the server, and several at
  * once cost the host little more than one.
  *
- * Threading: struct link and struct conn belong to their network's thread, within bursts; jobs go to the
+ * Threading: struct link and struct conn belong to their network's bursts; jobs go to the
  * workers by one queue and come back by the link's.
  */
 #include "machine/exports.h"
@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/types.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/report.h"
@@ -408,7 +409,22 @@ static void free_link(gpointer opaque)
     g_free(link);
 }
 
-static void join(struct exports *all, struct user_net *net)
+/* Is it a directory of another machine or program, which may answer late?  (statfs(2)) */
+static bool is_remote(const char *path)
+{
+    static const uint32_t remote[] = {0x6969 /* NFS */,  0xff534d42 /* CIFS */, 0xfe534d42 /* SMB2 */,
+                                      0x65735546 /* FUSE */, 0x01021997 /* 9P */,   0x00c36400 /* Ceph */};
+    struct statfs s;
+
+    if (statfs(path, &s))
+        return false;
+    for (size_t i = 0; i < G_N_ELEMENTS(remote); i++)
+        if ((uint32_t)s.f_type == remote[i])
+            return true;
+    return false;
+}
+
+static void join(struct exports *all, struct user_net *net, bool remote)
 {
     static const uint16_t ports[] = {NFS_PORT_PORTMAP, NFS_PORT_NFS, NFS_PORT_MOUNT};
     struct link *link = g_new0(struct link, 1);
@@ -417,6 +433,8 @@ static void join(struct exports *all, struct user_net *net)
     link->done = g_async_queue_new();
     link->reply = take_reply(all);
     link->local = local_new(net, ports, G_N_ELEMENTS(ports), &ops, link);
+    if (remote)
+        local_may_wait(link->local);
     g_ptr_array_add(all->links, link);
 }
 
@@ -424,6 +442,7 @@ static bool start(const struct nfs_export *list, size_t n, struct netdevs *nets,
                   GError **err)
 {
     struct exports *all = g_new0(struct exports, 1);
+    bool remote = false;
 
     g_mutex_init(&all->lock);
     g_mutex_init(&all->pool_lock);
@@ -434,10 +453,12 @@ static bool start(const struct nfs_export *list, size_t n, struct netdevs *nets,
     *out = all;
     if (!all->server)
         return false;
+    for (size_t i = 0; i < n; i++)
+        remote |= is_remote(list[i].path);
     nfs_server_set_waiting(all->server, let_go, take_again, all);
     for (unsigned i = 0; i < netdevs_count(nets); i++)
         if (user_net_host(netdevs_get(nets, i)).s_addr)
-            join(all, netdevs_get(nets, i));
+            join(all, netdevs_get(nets, i), remote);
     if (!all->links->len)
         warn("-nfs: there is no network that the guest could reach it by");
     for (unsigned i = 0; i < WORKERS; i++)

@@ -278,3 +278,8 @@ void local_kick(struct local *l)
 {
     user_net_kick(l->net);
 }
+
+void local_may_wait(struct local *l)
+{
+    l->tap.may_wait = true;
+}

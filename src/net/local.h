@@ -3,8 +3,8 @@
  * ports are answered here, without a socket of the host or libslirp; everything else at that address goes on
  * to libslirp and so to the host.
  *
- * Threading: the callbacks, and all functions but local_new(), local_free() and local_kick(), are for the
- * network's thread within a burst (net/tap.h).  docs/nfs.md, "The way to the guest", explains.
+ * Threading: the callbacks, and all functions but local_new(), local_free(), local_kick() and
+ * local_may_wait(), are for within a burst (net/tap.h).  docs/nfs.md, "The way to the guest", explains.
  */
 #ifndef ARMLET_NET_LOCAL_H
 #define ARMLET_NET_LOCAL_H
@@ -44,6 +44,8 @@ struct local *local_new(struct user_net *net, const uint16_t *ports, unsigned n,
 void local_free(struct local *local);
 /* Asks for a burst, and so for work().  Any thread. */
 void local_kick(struct local *local);
+/* Answers may take long (net_tap.may_wait).  Before a vCPU runs. */
+void local_may_wait(struct local *local);
 
 #define LOCAL_DATAGRAM_MAX 65507
 /* Longer ones are dropped. */
@@ -59,7 +61,7 @@ void *local_stream_state(const struct local_stream *stream);
 
 /*
  * Bytes to send.  The LOCAL_HEADROOM bytes before data are the stream's to use meanwhile.  done(arg) is
- * called on the network's thread when the guest has acknowledged everything, or the stream is gone.
+ * called within a burst when the guest has acknowledged everything, or the stream is gone.
  */
 #define LOCAL_HEADROOM 64
 void local_send(struct local_stream *stream, uint8_t *data, size_t len, void (*done)(void *arg), void *arg);

@@ -1,8 +1,8 @@
 /*
  * A tap on the wire between a card and the user-mode network: sees each frame, may change it or take it away.
  *
- * Both functions run on the network's thread, within a burst (base/nic.h): they must not wait for the guest
- * or for the board's lock.  Work that takes long belongs on another thread, whose answer comes by
+ * Both functions run within a burst (base/nic.h), on the network's thread or a vCPU's: they must not wait for
+ * the guest or for the board's lock.  Work that takes long belongs on another thread, whose answer comes by
  * user_net_inject().
  */
 #ifndef ARMLET_NET_TAP_H
@@ -25,7 +25,8 @@ struct net_tap {
      * bursts.
      */
     int64_t (*work)(struct net_tap *tap);
-    bool watches; /* takes and changes nothing: sees what the other taps inject, too */
+    bool may_wait; /* its answers may depend on other machines: no vCPU serves it */
+    bool watches;  /* takes and changes nothing: sees what the other taps inject, too */
 };
 
 #endif

@@ -14,7 +14,7 @@
  *
  * Left out: active opening, urgent data, SACK, timestamps, checks of the guest's checksums.
  *
- * Threading: the network's thread, within a burst.
+ * Threading: within a burst (net/tap.h).
  */
 #include "net/tcp.h"
 

@@ -1,6 +1,6 @@
 /*
  * The TCP of local.h: the listening end only, on a wire that loses little and keeps the order.  Private to
- * local.c and tcp.c; everything on the network's thread.
+ * local.c and tcp.c; everything within a burst.
  */
 #ifndef ARMLET_NET_TCP_H
 #define ARMLET_NET_TCP_H

@@ -6,7 +6,8 @@
  * the MTU.  What the guest sends in large segments libslirp takes as it is.
  *
  * Threading: one thread a network; `lock' around every use of libslirp.  A burst (base/nic.h) lies within
- * `lock'.
+ * `lock'.  A vCPU serves one itself as long as only taps answer: libslirp's sockets are waited for by the
+ * thread.
  */
 #include "net/user.h"
 
@@ -60,6 +61,7 @@ static ssize_t send_packet(const void *buf, size_t len, void *opaque)
 
     if (!n->in_burst || len < NIC_ETHERNET_HEADER || len > NIC_MAX_FRAME)
         return (ssize_t)len;
+    n->touched = true;
     if (len > NIC_MTU + NIC_ETHERNET_HEADER)
         f.segment = packet_segment(f.data, len);
     for (guint i = 0; i < n->taps->len; i++) {
@@ -128,6 +130,7 @@ void user_net_kick(struct user_net *n)
 
 void user_net_pass(struct user_net *n, struct nic_frame *f)
 {
+    n->touched = true;
     if (nic_finish_sum(f))
         slirp_input(n->slirp, f->data, (int)f->len);
 }
@@ -330,22 +333,30 @@ static void run_taps(struct user_net *n)
     }
 }
 
-static bool burst(struct user_net *n)
+/* What the guest sends, and what the taps answer. */
+static void begin_burst(struct user_net *n)
 {
     const struct nic_ops *ops = n->nic->ops;
     struct nic_frame f;
-    bool more;
 
+    n->touched = false;
     ops->begin(n->nic);
     n->in_burst = true;
     while (ops->transmit(n->nic, &f))
         from_guest(n, &f);
     run_taps(n);
+}
+
+static bool burst(struct user_net *n)
+{
+    bool more;
+
+    begin_burst(n);
     slirp_pollfds_poll(n->slirp, 0, revents, n);
     run_timers(n);
     more = inject_waiting(n);
     n->in_burst = false;
-    return ops->end(n->nic) || more;
+    return n->nic->ops->end(n->nic) || more;
 }
 
 static gboolean source_dispatch(GSource *source, GSourceFunc fn, gpointer data)
@@ -394,6 +405,35 @@ static gpointer run(gpointer opaque)
     return NULL;
 }
 
+static bool may_wait(const struct user_net *n)
+{
+    for (guint i = 0; i < n->taps->len; i++)
+        if (((const struct net_tap *)g_ptr_array_index(n->taps, i))->may_wait)
+            return true;
+    return false;
+}
+
+/* The thread sleeps until `deadline' or a kick. */
+static bool port_serve(struct net_port *port)
+{
+    struct user_net *n = from_port(port);
+    bool more;
+
+    if (__atomic_load_n(&n->kicked, __ATOMIC_SEQ_CST) || !g_mutex_trylock(&n->lock))
+        return false;
+    if (n->touched || may_wait(n)) {
+        g_mutex_unlock(&n->lock);
+        return false;
+    }
+    begin_burst(n);
+    n->in_burst = false;
+    more = n->nic->ops->end(n->nic) || n->touched || n->tap_deadline < n->deadline;
+    g_mutex_unlock(&n->lock);
+    if (more)
+        port_kick(port);
+    return true;
+}
+
 static void port_attach(struct net_port *port, struct nic *nic)
 {
     struct user_net *n = from_port(port);
@@ -422,7 +462,7 @@ static void port_detach(struct net_port *port)
     n->nic = NULL;
 }
 
-static const struct net_port_ops port_ops = {port_attach, port_detach, port_kick};
+static const struct net_port_ops port_ops = {port_attach, port_detach, port_kick, port_serve};
 
 struct net_port *user_net_port(struct user_net *n)
 {

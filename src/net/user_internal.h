@@ -24,7 +24,7 @@ struct poll_slot {
 struct user_net {
     struct net_port port;
     Slirp *slirp;
-    GMutex lock; /* libslirp and everything below; never taken with the board's lock held */
+    GMutex lock; /* libslirp and everything below; with the board's lock held only tried */
     GMainContext *context;
     GSource *source;
     GThread *thread; /* while a card is attached */
@@ -32,6 +32,7 @@ struct user_net {
     int kicked; /* atomic: a burst has been asked for */
     struct nic *nic;
     bool in_burst;
+    bool touched; /* libslirp got or gave a frame in the last burst */
     GArray *slots; /* struct poll_slot: as many as have ever been needed */
     unsigned slots_used;
     GPtrArray *timers, *taps;
