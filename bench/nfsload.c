@@ -1,6 +1,7 @@
 /*
  * Work on files over NFS, as the init of a guest whose root is on the server: each row is "row NAME SECONDS".
- * Options of the kernel's command line: server=ADDR:PATH (its root, mounted again with other sizes), mountopts=.
+ * Options of the kernel's command line: server=ADDR:PATH (its root, mounted again with other sizes), mountopts=, and
+ * share=TAG: the same tree by 9P, whose rows begin with "9p-".
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,7 +19,7 @@
 
 enum { FILE_BYTES = 64 << 20, CHUNK = 1 << 20, SMALL = 4096, READS = 2048, WRITES = 8192 };
 
-static char server[512], options[512];
+static char server[512], options[512], share[64];
 
 static void end(void)
 {
@@ -42,9 +43,11 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+static const char *prefix = "";
+
 static void row(const char *name, double start)
 {
-    printf("row %s %.4f\n", name, now() - start);
+    printf("row %s%s %.4f\n", prefix, name, now() - start);
 }
 
 static void forget(void)
@@ -85,6 +88,13 @@ static void mount_again(const char *where, unsigned size)
     mkdir(where, 0755);
     if (mount(server, where, "nfs", 0, text))
         fail(where);
+}
+
+static void mount_share(const char *tag)
+{
+    mkdir("/mnt/9p", 0755);
+    if (mount(tag, "/mnt/9p", "9p", 0, "trans=virtio,version=9p2000.L,msize=512000,cache=mmap"))
+        fail("9p");
 }
 
 static void name_row(char *out, const char *what, unsigned size)
@@ -179,6 +189,20 @@ static void command_row(const char *name, const char *command)
     row(name, start);
 }
 
+static void file_rows(const char *top)
+{
+    char command[512];
+
+    sprintf(command, "find %s/ -xdev > /dev/null", top);
+    command_row("find", command);
+    sprintf(command, "cd %s/ && rm -rf tmp/untar && mkdir tmp/untar && tar -xf data/headers.tar -C tmp/untar && sync",
+            top);
+    command_row("untar", command);
+    sprintf(command, "git -c safe.directory=* -C %s/data/repository status --short > /tmp/status", top);
+    if (!access("/usr/bin/git", X_OK))
+        command_row("git-status", command);
+}
+
 int main(void)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -186,19 +210,24 @@ int main(void)
     mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
     parameter("server=", server, sizeof(server));
     parameter("mountopts=", options, sizeof(options));
+    parameter("share=", share, sizeof(share));
     mount_again("/mnt/large", 1 << 20);
     mount_again("/mnt/small", 4096);
     stream_rows("/mnt/large", 1 << 20);
     stream_rows("/mnt/small", 4096);
     stream_rows("/mnt/large", 1 << 20);
     random_rows("/mnt/large");
-    command_row("find", "find / -xdev > /dev/null");
-    command_row("untar", "rm -rf /tmp/untar; mkdir /tmp/untar; tar -xf /data/headers.tar -C /tmp/untar && sync");
-    if (!access("/usr/bin/git", X_OK))
-        command_row("git-status", "git -c safe.directory=* -C /data/repository status --short > /tmp/status");
+    file_rows("");
     if (!access("/usr/bin/iperf3", X_OK)) {
         command_row("net-out", "iperf3 -c 10.0.2.2 -p 5301 -n 512M > /dev/null");
         command_row("net-back", "iperf3 -c 10.0.2.2 -p 5301 -n 512M -R > /dev/null");
+    }
+    if (share[0]) {
+        prefix = "9p-";
+        mount_share(share);
+        stream_rows("/mnt/9p", 512 << 10);
+        random_rows("/mnt/9p");
+        file_rows("/mnt/9p");
     }
     puts("done");
     end();
