@@ -8,11 +8,14 @@
 #include "machine/boot.h"
 
 #include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -312,6 +315,36 @@ static bool load_kernel(struct mem *mem, const char *name, GBytes *kernel, struc
     return false;
 }
 
+/* What cannot be mapped (pipes, /proc/self/fd/N), which may never end. */
+static GBytes *read_stream(const char *path, GError **err)
+{
+    enum { PIECE = 1 << 20, LIMIT = 1 << 30 };
+    g_autoptr(GByteArray) all = g_byte_array_new();
+    int fd = open(path, O_RDONLY | O_CLOEXEC), why;
+    ssize_t n = fd;
+    guint have = 0;
+
+    while (n >= 0 && have < LIMIT) {
+        g_byte_array_set_size(all, have + PIECE);
+        n = read(fd, all->data + have, PIECE);
+        if (n <= 0 && !(n < 0 && errno == EINTR))
+            break;
+        have += (guint)MAX(n, 0);
+        n = 0;
+    }
+    why = errno;
+    if (fd >= 0)
+        close(fd);
+    if (n < 0)
+        g_set_error(err, G_FILE_ERROR, g_file_error_from_errno(why), "%s: %s", path, g_strerror(why));
+    else if (have >= LIMIT)
+        bad_format(err, "%s: no end after %u MiB", path, LIMIT >> 20);
+    if (n < 0 || have >= LIMIT)
+        return NULL;
+    g_byte_array_set_size(all, have);
+    return g_byte_array_free_to_bytes(g_steal_pointer(&all));
+}
+
 static GBytes *read_file(const char *what, const char *path, bool *mapped, GError **err)
 {
     GError *why = NULL;
@@ -328,14 +361,11 @@ static GBytes *read_file(const char *what, const char *path, bool *mapped, GErro
         g_mapped_file_unref(map);
         return bytes;
     }
-    gchar *data; /* pipes and /proc/self/fd/N cannot be mapped */
-    gsize size;
     g_clear_error(&why);
-    if (g_file_get_contents(path, &data, &size, &why))
-        return g_bytes_new_take(data, size);
-    g_set_error(err, why->domain, why->code, "cannot read the %s: %s", what, why->message);
-    g_error_free(why);
-    return NULL;
+    GBytes *bytes = read_stream(path, err);
+    if (!bytes)
+        g_prefix_error(err, "cannot read the %s: ", what);
+    return bytes;
 }
 
 static bool place_initrd(struct mem *mem, const struct boot_files *files, struct boot_image *im, GError **err)

@@ -164,6 +164,14 @@ def open_files(pid):
             pass
 
 
+def test_endless_pipe():
+    with subprocess.Popen(["cat", "/dev/zero"], stdout=subprocess.PIPE) as cat:
+        done = subprocess.run([ARMLET, "-nographic", "-kernel", "/dev/stdin"], stdin=cat.stdout, capture_output=True,
+                              text=True, timeout=120, check=False)
+        cat.kill()
+    assert done.returncode == 1 and "no end after 1024 MiB" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_kernel_from_a_pipe_that_nobody_writes(tmp_path):
     """It waits, as cat would, and a signal ends that."""
     os.mkfifo(tmp_path / "k")
