@@ -3,12 +3,21 @@
  * exclusives, atomics and DC ZVA.
  *
  * Exclusives.  The monitor holds the host address and the value that was loaded; STXR is a compare-and-swap against that
- * value.  That alone would not see a change that was undone in between (ABA), so each granule has a version, which every
- * exclusive store moves on: LDXR notes it before it loads; STXR takes it from what was noted to the odd number above, or
- * fails, then compares and swaps, and lets it go, two higher if it stored.  So exclusive stores see each other always.  What
- * is not seen is a plain store or an LSE atomic that puts the old value back; to see those, every store would have to be
- * checked.  A single vCPU needs none of this: between its LDXR and its STXR others run only after an exception return, which
- * clears the monitor.
+ * value.  A single vCPU needs no more: between its LDXR and its STXR others run only after an exception return, which clears
+ * the monitor.  With several, that alone would not see a change that was undone in between (ABA).
+ *
+ *  - Nearly all pairs have no other access between LDXR and STXR, and an engine that sees both says so (MO_PAIRED).  Such a
+ *    pair may be taken for one atomic operation at the moment of its swap: what was undone before does not matter to it.
+ *  - Any other pair must see every exclusive store.  For that each granule has a version.  LDXR notes it before it loads; STXR
+ *    takes it from what was noted to the odd number above, or fails, then compares and swaps, and lets it go, two higher if it
+ *    stored.
+ *  - Stores of the first kind need not touch versions as long as nobody looks at them: version 0 says that.  The first STXR of
+ *    the second kind to a granule fails, sets the version and waits until every vCPU has been out of guest code once; from
+ *    then on all stores there move it on.  A paired store looks at the version after its LDXR has begun, so it is either done
+ *    before that wait ends or sees it.  The version never becomes 0 again.
+ *
+ * So exclusive stores see each other always.  What is not seen is a plain store or an LSE atomic that puts the old value
+ * back; to see those, every store would have to be checked.
  *
  * Left out: tag checks (MTE), LSE2 (unaligned single-copy atomicity).
  * Threads: the vCPU's own.  Guest memory is shared: elements are always moved by one host access, so that what is
@@ -21,6 +30,7 @@
 
 #include "base/bits.h"
 #include "base/trace.h"
+#include "cpu/cluster.h"
 #include "cpu/debug.h"
 
 enum { ISS_WNR = 1 << 6, ISS_CM = 1 << 8 };
@@ -282,11 +292,11 @@ static bool cas_64(uint8_t *p, unsigned size, uint64_t *expect, uint64_t desired
 #undef CAS
 }
 
-struct ex_granule access_ex_granules[EX_GRANULES];
+_Atomic uint32_t access_ex_versions[EX_GRANULES];
 
 static _Atomic uint32_t *version_of(const uint8_t *p)
 {
-    return &access_ex_granules[((uintptr_t)p & EX_GRANULE_MASK) / sizeof(struct ex_granule)].version;
+    return &access_ex_versions[(uintptr_t)p >> EX_GRANULE_SHIFT & (EX_GRANULES - 1)];
 }
 
 /* Before the load. */
@@ -307,15 +317,34 @@ static bool swap_exclusive(const struct exclusive *ex, uint8_t *p, const uint64_
     return ex->bytes == 16 ? cas_128(p, expect, value) : cas_64(p, bits_ctz(ex->bytes), expect, value[0]);
 }
 
-static bool swap_versioned(const struct exclusive *ex, uint8_t *p, const uint64_t value[2])
+/* While the version is v. */
+static bool swap_versioned(const struct exclusive *ex, uint8_t *p, const uint64_t value[2], uint32_t v)
 {
-    uint32_t v = ex->version;
-
     if (v & 1 || !atomic_compare_exchange_strong(version_of(p), &v, v + 1))
         return false;
     bool stored = swap_exclusive(ex, p, value);
-    atomic_store_explicit(version_of(p), stored ? v + 2 : v, memory_order_release);
+    uint32_t next = stored ? v + 2 : v;
+    atomic_store_explicit(version_of(p), next ? next : 2, memory_order_release);
     return stored;
+}
+
+static bool swap_paired(const struct exclusive *ex, uint8_t *p, const uint64_t value[2])
+{
+    uint32_t v = note_version(p);
+
+    return v ? swap_versioned(ex, p, value, v) : swap_exclusive(ex, p, value);
+}
+
+/* From now on all exclusive stores to the granule move its version on.  False: the vCPU was out of guest code meanwhile. */
+static bool begin_versions(struct cpu *cpu, const uint8_t *p)
+{
+    uint32_t none = 0;
+
+    if (!cpu->cluster->paired_exclusives || !atomic_compare_exchange_strong(version_of(p), &none, 1))
+        return true;
+    cluster_quiesce(cpu);
+    atomic_store(version_of(p), 2);
+    return false;
 }
 
 bool access_load_ex(struct cpu *cpu, uint64_t va, unsigned mop, uint64_t *out)
@@ -357,8 +386,10 @@ static bool store_ex(struct cpu *cpu, uint64_t va, unsigned mop, unsigned bytes,
                      uint64_t *status)
 {
     struct exclusive ex = cpu->ex;
+    bool paired = mop & MO_PAIRED;
     uint8_t *p;
 
+    mop &= ~(unsigned)MO_PAIRED;
     if (va & (bytes - 1))
         return data_abort(cpu, va, FSC_ALIGNMENT, ISS_WNR);
     *status = 1;
@@ -372,7 +403,16 @@ static bool store_ex(struct cpu *cpu, uint64_t va, unsigned mop, unsigned bytes,
     cpu->ex.valid = false;
     if ((uint64_t)(uintptr_t)p != ex.hva)
         return true;
-    *status = cpu->cluster->n > 1 ? !swap_versioned(&ex, p, value) : !swap_exclusive(&ex, p, value);
+    if (cpu->cluster->n == 1) {
+        *status = !swap_exclusive(&ex, p, value);
+    } else if (paired) {
+        *status = !swap_paired(&ex, p, value);
+    } else if (ex.version || !cpu->cluster->paired_exclusives) {
+        *status = !swap_versioned(&ex, p, value, ex.version);
+    } else if (!begin_versions(cpu, p)) { /* whatever the engine took for granted may have changed: once more, and fail */
+        cpu->next_pc = cpu->pc;
+        return false;
+    }
     return true;
 }
 

@@ -193,14 +193,12 @@ bool access_load_ex_pair(struct cpu *cpu, uint64_t va, unsigned mop, uint64_t *a
 bool access_store_ex(struct cpu *cpu, uint64_t va, unsigned mop, uint64_t value, uint64_t *status);
 bool access_store_ex_pair(struct cpu *cpu, uint64_t va, unsigned mop, uint64_t a, uint64_t b, uint64_t *status);
 /*
- * Versions of granules of 64 bytes, by bits 15:6 of the host address, one a cache line: odd while an exclusive store is under
- * way there.  For engines with exclusives of their own; the protocol is at the head of cpu/access.c.
+ * Versions of granules of 64 bytes, by some bits of the host address: odd while an exclusive store is under way there, 0 where
+ * they are not kept.  For engines with exclusives of their own, which set cluster->paired_exclusives when they make stores that
+ * touch no version where it is 0; the protocol is at the head of cpu/access.c.
  */
-enum { EX_GRANULES = 1024, EX_GRANULE_MASK = 0xffc0 };
-struct ex_granule {
-    _Atomic uint32_t version;
-} __attribute__((aligned(64)));
-extern struct ex_granule access_ex_granules[EX_GRANULES];
+enum { EX_GRANULES = 4096, EX_GRANULE_SHIFT = 6 };
+extern _Atomic uint32_t access_ex_versions[EX_GRANULES];
 /* CLREX and exception return. */
 static inline void access_clear_ex(struct cpu *cpu)
 {

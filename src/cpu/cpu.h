@@ -215,6 +215,7 @@ struct cluster {
     void *clock_opaque;
     struct cluster_threads *threads;
     struct lockstep *lockstep; /* NULL: run freely */
+    bool paired_exclusives; /* cpu/access.h */
 };
 struct cluster *cluster_new(unsigned n, struct mem *mem, const struct cpu_model *model,
                             const struct cpu_engine *engine);

@@ -35,6 +35,7 @@ enum mop {
     MO_UNPRIV = 64, /* LDTR, STTR: as EL0 (unless UAO) */
     MO_ACQPC = 128, /* LDAPR */
     MO_LANE_SHIFT = 8, /* MO_LANES() */
+    MO_PAIRED = 1 << 12, /* STXR: nothing accesses memory between its LDXR and it */
 };
 /* A vector access that the architecture makes element by element: 1 << es bytes are what must be aligned. */
 #define MO_LANES(es) (((unsigned)(es) + 1) << MO_LANE_SHIFT)

@@ -314,6 +314,15 @@ static struct ir_mode lift_mode(const struct cpu *cpu)
     return m;
 }
 
+/* A load that a store may belong to which should be in the same block (emit_is_paired()), and little room for that? */
+static bool begins_next(const struct ir_block *b, uint32_t word, unsigned max)
+{
+    enum { ROOM_FOR_PAIR = 10, SIDES_FOR_PAIR = 6 };
+    bool load_ex = (word & 0x3fc00000) == 0x08400000;
+
+    return load_ex && b->insns && max == BLOCK_INSNS && (b->insns > max - ROOM_FOR_PAIR || b->sides > SIDES_FOR_PAIR);
+}
+
 /* Lifts at most `max' instructions of the page. */
 static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_place *at, unsigned max)
 {
@@ -333,7 +342,7 @@ static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_
         uint32_t word = 0;
         if (off >= 0 && off < MEM_PAGE_SIZE)
             memcpy(&word, at->hva + off, 4);
-        if (!ir_lift(&code->block, word))
+        if (begins_next(&code->block, word, max) || !ir_lift(&code->block, word))
             break;
     }
     ir_end(&code->block);

@@ -409,7 +409,8 @@ void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, int off, bool
     x86_call_to(&e->x, (keep ? e->stubs->call_keep : e->stubs->call) - e->x.exec);
     x86_u8(&e->x, 0xeb);
     x86_u8(&e->x, JIT_DESC_BYTES);
-    x86_u32(&e->x, ir->op | (uint32_t)ir->k << 16 | (uint32_t)ir->x << 24);
+    bool paired = (ir->op == IR_store_ex || ir->op == IR_store_ex_pair) && emit_is_paired(e, (unsigned)(ir - e->block->ir));
+    x86_u32(&e->x, ir->op | (uint32_t)ir->k << 16 | (uint32_t)(paired ? MO_PAIRED >> 8 : ir->x) << 24);
     x86_u32(&e->x, (unsigned)((int)e->page_off + off) | (e->block->insns - insn) << 12);
     x86_u32(&e->x, wide ? (uint32_t)ir->imm : ir->imm16);
 }

@@ -43,7 +43,7 @@ struct cold { /* code that is put behind the block */
     uint8_t x[3];         /* COLD_VECTOR: xmm registers of operands; those of a wide store */
     uint8_t xd;           /* COLD_VECTOR: xmm register of the result, or general one with XD_GENERAL */
     bool keep;            /* xmm registers hold values: the call must save them */
-    uint8_t *from;        /* place: jumps here */
+    uint8_t *from, *also; /* places: jumps here */
     uint8_t *hit, *back;  /* go on: after the check; after the access */
 };
 
@@ -180,6 +180,9 @@ bool emit_system(struct emit *e, const struct ir *ir);   /* emit_sys.c; false: n
 void emit_dsb(struct emit *e);
 void emit_load_exclusive(struct emit *e, unsigned bytes, unsigned host, unsigned t);
 void emit_store_exclusive(struct emit *e, unsigned size, unsigned host, unsigned data);
+uint8_t *emit_store_paired(struct emit *e, unsigned size, unsigned host, unsigned data);
+/* Does nothing between the exclusive load of the same place and the exclusive store access memory? */
+bool emit_is_paired(const struct emit *e, unsigned store);
 void emit_memory_cold(struct emit *e, struct cold *c);
 void emit_vector(struct emit *e, const struct ir *ir);   /* emit_vec.c */
 void emit_vector_cold(struct emit *e, struct cold *c);

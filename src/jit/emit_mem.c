@@ -344,7 +344,10 @@ static void store_exclusive(struct emit *e, const struct ir *ir)
     unsigned data = emit_reg(e, ir->b), t1 = emit_temp(e);
     struct cold *c = lookup(e, ir->k, 1u << size, true, false, ea, RAX, t1);
     x86_lea(&e->x, true, t1, MEMX(ea.base, t1, 0, ea.disp));
-    emit_store_exclusive(e, size, t1, data);
+    if (e->smp)
+        c->also = emit_store_paired(e, size, t1, data);
+    else
+        emit_store_exclusive(e, size, t1, data);
     c->back = e->x.p;
     c->imm[0] = data;
     c->data[0] = RAX;
@@ -356,6 +359,8 @@ void emit_exclusive(struct emit *e, const struct ir *ir)
 {
     if (ir->op == IR_load_ex)
         load_exclusive(e, ir);
+    else if (e->smp && !emit_is_paired(e, e->at))
+        emit_generic(e, ir);
     else
         store_exclusive(e, ir);
 }
@@ -527,6 +532,8 @@ void emit_memory_cold(struct emit *e, struct cold *c)
         x86_here(&e->x, slow);
         x86_here(&e->x, slow2);
     }
+    if (c->also)
+        x86_here(&e->x, c->also);
     emit_cold_flags(e, c);
     x86_lea(&e->x, true, c->t0, c->ea);
     x86_store(&e->x, true, HOT(HOT_A), c->t0);

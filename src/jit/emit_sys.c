@@ -235,12 +235,18 @@ void emit_dsb(struct emit *e)
 
 #define EX(field) jit_cpu_mem(offsetof(struct cpu, ex) + offsetof(struct exclusive, field))
 
+/*
+ * Pairs with nothing between LDXR and STXR that accesses memory touch no versions unless somebody looks at them; other STXRs are
+ * done in C (cpu/access.c has the protocol).  One vCPU needs neither.
+ */
+
 /* The version of the granule at `host' into register t: before the load. */
 static void note_version(struct emit *e, unsigned host, unsigned t)
 {
     x86_mov_rr(&e->x, false, t, host);
-    x86_alu_ri(&e->x, false, ALU_AND, t, EX_GRANULE_MASK);
-    x86_alu_rm(&e->x, true, ALU_ADD, t, HOT(HOT_GRANULES));
+    x86_shift_ri(&e->x, false, SH_SHR, t, EX_GRANULE_SHIFT - 2);
+    x86_alu_ri(&e->x, false, ALU_AND, t, (EX_GRANULES - 1) << 2);
+    x86_alu_rm(&e->x, true, ALU_ADD, t, HOT(HOT_VERSIONS));
     x86_load(&e->x, false, t, MEM(t, 0));
     x86_store(&e->x, false, EX(version), t);
 }
@@ -259,40 +265,38 @@ void emit_load_exclusive(struct emit *e, unsigned bytes, unsigned host, unsigned
     x86_u8(&e->x, 1);
 }
 
+bool emit_is_paired(const struct emit *e, unsigned store)
+{
+    const struct ir *ir = e->block->ir, *s = &ir[store];
+    unsigned load = s->op == IR_store_ex ? IR_load_ex : IR_load_ex_pair;
+
+    for (unsigned i = store; --i;) {
+        unsigned op = ir[i].op, effects = ir_info[op].effects;
+        if (op == load)
+            return ir[i].a == s->a && (ir[i].k & MO_SIZE) == (s->k & MO_SIZE);
+        bool leaves_only = op == IR_side || op == IR_sp_check;
+        if (op == IR_poll || effects & (IE_LOAD | IE_STORE | IE_EX | IE_STATE) || (effects & IE_FAULT && !leaves_only))
+            return false;
+    }
+    return false;
+}
+
+/* A register of that size against one (mr: in memory at `address'). */
+static void compare(struct emit *e, unsigned size, unsigned r, unsigned other, bool in_memory)
+{
+    unsigned prefix = size == MO_16 ? 0x66 : 0, op = 0x3a + (size != MO_8);
+
+    if (in_memory)
+        x86_rm(&e->x, prefix, size == MO_64, op, r, MEM(other, 0), size == MO_8);
+    else
+        x86_rr(&e->x, prefix, size == MO_64, op, r, other, size == MO_8);
+}
+
 static void lock_cmpxchg(struct emit *e, unsigned size, unsigned address, unsigned data)
 {
     x86_u8(&e->x, 0xf0);
-    x86_rm(&e->x, size == 1 ? 0x66 : 0, size == 3, size == 0 ? 0x0fb0 : 0x0fb1, data, MEM(address, 0), size == 0);
-}
-
-/* ZF: it stored.  RAX and host are destroyed, no other. */
-static void swap_versioned(struct emit *e, unsigned size, unsigned host, unsigned data)
-{
-    unsigned s = 0;
-    for (unsigned i = 0; i < TEMPS; i++)
-        if (jit_temps[i] != RAX && jit_temps[i] != host && jit_temps[i] != data)
-            s = jit_temps[i];
-    x86_store(&e->x, true, HOT(HOT_A), s);
-    x86_load(&e->x, false, RAX, EX(version));
-    x86_test_ri(&e->x, false, RAX, 1);
-    uint8_t *busy = x86_jcc(&e->x, CC_NE);
-    x86_lea(&e->x, false, s, MEM(RAX, 1));
-    x86_alu_ri(&e->x, false, ALU_AND, host, EX_GRANULE_MASK);
-    x86_alu_rm(&e->x, true, ALU_ADD, host, HOT(HOT_GRANULES));
-    lock_cmpxchg(e, 2, host, s);
-    uint8_t *changed = x86_jcc(&e->x, CC_NE);
-    x86_load(&e->x, true, s, EX(hva));
-    x86_load(&e->x, true, RAX, EX(data));
-    lock_cmpxchg(e, size, s, data);
-    x86_setcc(&e->x, CC_E, RAX);
-    x86_ext_rr(&e->x, false, 0x0fb6, RAX, RAX);
-    x86_load(&e->x, false, s, EX(version));
-    x86_lea(&e->x, false, s, MEMX(s, RAX, 1, 0));
-    x86_store(&e->x, false, MEM(host, 0), s);
-    x86_alu_ri(&e->x, false, ALU_CMP, RAX, 1);
-    x86_here(&e->x, busy);
-    x86_here(&e->x, changed);
-    x86_load(&e->x, true, s, HOT(HOT_A));
+    x86_rm(&e->x, size == MO_16 ? 0x66 : 0, size == MO_64, size == MO_8 ? 0x0fb0 : 0x0fb1, data, MEM(address, 0),
+           size == MO_8);
 }
 
 /*
@@ -311,12 +315,8 @@ void emit_store_exclusive(struct emit *e, unsigned size, unsigned host, unsigned
     out[1] = x86_jcc(&e->x, CC_NE);
     x86_alu_rm(&e->x, true, ALU_CMP, host, EX(hva));
     out[2] = x86_jcc(&e->x, CC_NE);
-    if (e->smp) {
-        swap_versioned(e, size, host, data);
-    } else {
-        x86_load(&e->x, true, RAX, EX(data));
-        lock_cmpxchg(e, size, host, data);
-    }
+    x86_load(&e->x, true, RAX, EX(data));
+    lock_cmpxchg(e, size, host, data);
     for (unsigned i = 0; i < 3; i++)
         x86_here(&e->x, out[i]);
     /* every way here has ZF set only when it stored */
@@ -324,4 +324,29 @@ void emit_store_exclusive(struct emit *e, unsigned size, unsigned host, unsigned
     x86_ext_rr(&e->x, false, 0x0fb6, RAX, RAX);
     x86_rm(&e->x, 0, false, 0xc6, 0, EX(valid), false);
     x86_u8(&e->x, 0);
+}
+
+/*
+ * The same for a pair (emit_is_paired()) with several vCPUs.  Returns a jump for C to do it.  A swap of a value for itself is
+ * a comparison behind a fence: who waits for a lock by storing `taken' again and again leaves the holder its cache line.
+ */
+uint8_t *emit_store_paired(struct emit *e, unsigned size, unsigned host, unsigned data)
+{
+    x86_alu_mi(&e->x, false, ALU_CMP, EX(version), 0);
+    uint8_t *slow = x86_jcc(&e->x, CC_NE);
+    x86_load(&e->x, true, RAX, EX(data));
+    compare(e, size, RAX, data, false);
+    uint8_t *same = x86_jcc(&e->x, CC_E);
+    lock_cmpxchg(e, size, host, data);
+    uint8_t *done = x86_jmp(&e->x);
+    x86_here(&e->x, same);
+    x86_u8(&e->x, 0xf0); /* lock or dword [rsp], 0 */
+    x86_alu_mi(&e->x, false, ALU_OR, MEM(RSP, 0), 0);
+    compare(e, size, RAX, host, true);
+    x86_here(&e->x, done);
+    x86_setcc(&e->x, CC_NE, RAX);
+    x86_ext_rr(&e->x, false, 0x0fb6, RAX, RAX);
+    x86_rm(&e->x, 0, false, 0xc6, 0, EX(valid), false);
+    x86_u8(&e->x, 0);
+    return slow;
 }

@@ -92,10 +92,11 @@ struct ir {
 };
 _Static_assert(sizeof(struct ir) == 16, "four to a cache line");
 
-/* The enum mop of a memory operation: k, and above it, for those that may have MO_LANES(), x. */
+/* The enum mop of a memory operation: k, and above it, for those that may have MO_LANES() or MO_PAIRED, x. */
 static inline unsigned ir_mop(const struct ir *ir)
 {
-    return ir->op == IR_load_w || ir->op == IR_store_w ? ir->k | (unsigned)ir->x << 8 : ir->k;
+    bool more = ir->op == IR_load_w || ir->op == IR_store_w || ir->op == IR_store_ex || ir->op == IR_store_ex_pair;
+    return more ? ir->k | (unsigned)ir->x << 8 : ir->k;
 }
 
 struct ir_info {

@@ -644,6 +644,15 @@ static double one_in(uint64_t all, uint64_t some)
     return some ? (double)all / (double)some : (double)all;
 }
 
+static unsigned granules_with_versions(void)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < EX_GRANULES; i++)
+        n += atomic_load_explicit(&access_ex_versions[i], memory_order_relaxed) != 0;
+    return n;
+}
+
 static void describe_code(struct jit_code *code, GString *out)
 {
     struct jit_code_stats s;
@@ -653,10 +662,10 @@ static void describe_code(struct jit_code *code, GString *out)
         "code: %" PRIu64 " blocks of %.1f instructions translated in %.3f s (%.0f ns an instruction), %.1f bytes of code "
         "a guest byte\n"
         "  %" PRIu64 " links; %" PRIu64 " blocks kept in %.1f of %.1f MiB, %u segments, %" PRIu64 " thrown away, %" PRIu64
-        " waits for vCPUs\n",
+        " waits for vCPUs; versions of %u granules\n",
         s.made, s.made ? (double)s.insns / (double)s.made : 0, (double)s.ns / 1e9,
         s.insns ? (double)s.ns / (double)s.insns : 0, s.insns ? (double)s.bytes / (double)s.insns / 4 : 0,
-        s.links, s.blocks, (double)s.used / (1 << 20), (double)s.size / (1 << 20), s.segments, s.evictions, s.waits);
+        s.links, s.blocks, (double)s.used / (1 << 20), (double)s.size / (1 << 20), s.segments, s.evictions, s.waits, granules_with_versions());
 }
 
 void jit_describe(const struct cpu *cpu, GString *out)
@@ -718,7 +727,8 @@ static void jit_init(struct cpu *cpu)
     j->return_stack = g_malloc0(RETURN_STACK);
     jit_hot_constants(cpu->hot);
     cpu->hot[HOT_MXCSR] = MXCSR_START;
-    cpu->hot[HOT_GRANULES] = (uintptr_t)access_ex_granules;
+    cpu->hot[HOT_VERSIONS] = (uintptr_t)access_ex_versions;
+    cpu->cluster->paired_exclusives = true;
     cpu->hot[HOT_JUMPS] = (uintptr_t)j->jumps;
     cpu->hot[HOT_RS_TOP] = ((uintptr_t)j->return_stack + RETURN_STACK - 256) & ~(uintptr_t)15;
     cpu->hot[HOT_RS_LIMIT] = (uintptr_t)j->return_stack + 1024;

@@ -50,7 +50,7 @@ enum hot {
     HOT_X = HOT_W + 2 * 32,   /* xmm registers across a call, from XMM_FIRST on */
     HOT_K = HOT_X + 2 * 12,   /* constants: enum hot_const */
     HOT_MXCSR = HOT_K + 2 * 16, /* MXCSR of generated code while C runs: FPSR's flags that are not there yet */
-    HOT_GRANULES, /* access_ex_granules */
+    HOT_VERSIONS, /* access_ex_versions */
     HOT_WORDS
 };
 enum { SPILLS = 16, W_SLOTS = 32, XMMS = 16, XMM_FIRST = 4 };
