@@ -240,9 +240,17 @@ static unsigned key_number(struct jit_cpu *j, uint64_t fetch_tag, unsigned mode)
             break;
         }
     }
-    BUG_ON(j->next_key > KEY_LAST); /* run_block() keeps some in hand */
+    BUG_ON(j->next_key > KEY_LAST); /* keep_keys_in_hand() */
     j->keys[h % KEYS] = (struct key){ fetch_tag, (uint16_t)j->next_key, (uint8_t)mode };
     return j->next_key++;
+}
+
+static void keep_keys_in_hand(struct jit_cpu *j)
+{
+    if (unlikely(j->next_key > KEY_LAST - KEYS_IN_HAND)) {
+        drop_keys(j);
+        drop_jumps(j);
+    }
 }
 
 static unsigned bloom_bit(uint64_t va)
@@ -519,10 +527,7 @@ static const struct near *next_block(struct jit_cpu *j)
         cpu->hot[HOT_LINK] = 0;
         return NULL;
     }
-    if (unlikely(j->next_key > KEY_LAST - KEYS_IN_HAND)) {
-        drop_keys(j);
-        drop_jumps(j);
-    }
+    keep_keys_in_hand(j);
     sync_mode(j);
     at.pa = at.pa_page | (cpu->pc & (MEM_PAGE_SIZE - 1));
     at.mode = j->mode;
@@ -558,6 +563,7 @@ unsigned jit_exec_words(struct cpu *cpu, const uint32_t *words, unsigned n)
     unsigned page_off = (unsigned)(cpu->pc & (MEM_PAGE_SIZE - 1));
     uint8_t page[MEM_PAGE_SIZE + 64 * 4] = { 0 };
 
+    keep_keys_in_hand(j);
     sync_mode(j);
     memcpy(page + page_off, words, MIN(n * 4, (unsigned)sizeof page - page_off));
     struct jit_place at = { .hva = page, .pa_page = cpu->pc - page_off, .pa = cpu->pc, .mode = j->mode, .max = n };

@@ -53,11 +53,11 @@ static void make_tables(struct oracle_machine *m)
     sys->cpacr_el1 = 3u << 20;
 }
 
-void oracle_machine_new(struct oracle_machine *m, const char *model)
+void oracle_machine_new(struct oracle_machine *m, const char *model, unsigned vcpus)
 {
     m->mem = mem_new(RAM_BASE, RAM_SIZE);
     BUG_ON(!m->mem);
-    m->cluster = cluster_new(1, m->mem, cpu_model_find(model), &interp_engine);
+    m->cluster = cluster_new(vcpus, m->mem, cpu_model_find(model), &interp_engine);
     m->cpu = m->cluster->cpu[0];
     cpu_reset(m->cpu, ORACLE_CODE, 0);
     make_tables(m);

@@ -18,8 +18,8 @@ struct oracle_machine {
     uint8_t *code; /* of ORACLE_CODE */
 };
 
-/* cortex and so on: a name of -cpu. */
-void oracle_machine_new(struct oracle_machine *m, const char *model);
+/* cortex and so on: a name of -cpu.  Of several vCPUs the first is m->cpu, and no other runs. */
+void oracle_machine_new(struct oracle_machine *m, const char *model, unsigned vcpus);
 void oracle_machine_free(struct oracle_machine *m);
 
 /* st into the vCPU and memory, pc at `pc', EL0. */

@@ -141,7 +141,7 @@ int main(int argc, char **argv)
     struct oracle_machine machine;
     unsigned passed = 0, failed = 0;
 
-    oracle_machine_new(&machine, "max");
+    oracle_machine_new(&machine, "max", 1);
     jit_host = (struct jit_host){ .bmi1 = true, .bmi2 = true, .lzcnt = true, .avx = true, .avx2 = true, .fma = true,
                                   .sse42 = true };
     for (int i = 1 + write; i < argc; i++)

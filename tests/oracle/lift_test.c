@@ -5,7 +5,8 @@
  *
  *     lift_test [--jit] [--cases N] [--seed S] [--only NAME] [--dump] [--self-test]
  *
- * --jit runs the translator's host code in place of the evaluator.
+ * --jit runs the translator's host code in place of the evaluator: for one vCPU or, as often, for several, and half of the time
+ * with an empty data TLB, so that accesses go by cold code.  And pairs of exclusives whose store does.
  * --self-test falsifies one operation in lifted code and expects to see a difference.  The last line is "N
  * passed, N failed".
  */
@@ -18,11 +19,12 @@
 #include "base/report.h"
 #include "base/trace.h"
 #include "cases.h"
+#include "cpu/access.h"
 #include "cpu/interp.h"
 #include "jit/ir.h"
 #include "jit/jit.h"
 
-enum { REPS = 4, BLOCK = 12, PROGRAM = 24, SHOW_PER_LINE = 2 };
+enum { VCPUS = 2, REPS = 4, BLOCK = 12, PROGRAM = 24, SHOW_PER_LINE = 2 };
 
 struct test {
     struct oracle_machine machine;
@@ -36,6 +38,7 @@ struct test {
 };
 
 static struct test t;
+static uint64_t flush_seed = 1;
 
 /* Everything that an instruction may change at EL0, exceptions included. */
 struct outcome {
@@ -139,11 +142,70 @@ static void run_host_code(const uint32_t *words, unsigned n, const struct oracle
                           struct outcome *a, struct outcome *b)
 {
     begin(before, pc, n > 2);
+    if (oracle_next(&flush_seed) & 1)
+        jit_engine.flush(t.machine.cpu);
     jit_exec_words(t.machine.cpu, words, n);
     finish(b, pc);
     begin(before, pc, n > 2);
     follow(words, n, pc, b);
     finish(a, pc);
+}
+
+/* Exclusive load, something else, exclusive store: off x20, of x1 or x9, status to x2 or x10. */
+static void make_pair(uint64_t *seed, uint32_t words[3])
+{
+    uint64_t r = oracle_next(seed);
+    uint32_t size = r & 3, rt = r >> 2 & 1 ? 1 : 9, rs = r >> 3 & 1 ? 2 : 10, ordered = (uint32_t)(r >> 4 & 1) << 15;
+    bool two = size >= 2 && r >> 5 & 1;
+
+    words[0] = size << 30 | (two ? 0x087f0000 | 6 << 10 : 0x085f7c00) | ordered | 20 << 5 | 5;
+    words[1] = (const uint32_t[]){ (uint32_t)ORACLE_NOP, 0x9100042b, 0xb4000065, 0xaa0503e0 | rt }[r >> 6 & 3];
+    words[2] = size << 30 | (two ? 0x08200000 | 3 << 10 : 0x08007c00) | ordered | rs << 16 | 20 << 5 | rt;
+}
+
+static void set_versions(uint32_t v)
+{
+    for (unsigned i = 0; i < EX_GRANULES; i++)
+        access_ex_versions[i] = v;
+}
+
+/*
+ * A store whose page is not in the data TLB although its load was (one vCPU: the interpreter does the load), or that is to
+ * move a version on (several): it is done from cold code.
+ */
+static void exclusives(uint64_t *seed)
+{
+    static struct oracle_state st;
+    static struct outcome a, b;
+    struct oracle_record rec = {.reg = {ORACLE_NONE, ORACLE_NONE}, .target = ORACLE_MEM, .seed = oracle_next(seed)};
+    struct cpu *cpu = t.machine.cpu;
+    uint64_t r = oracle_next(seed), off = r % 32 * 16;
+    uint32_t words[3];
+
+    make_pair(seed, words);
+    oracle_make(&rec, 0, &st);
+    st.x[20] = ORACLE_MEM + off;
+    set_versions(r >> 8 & 2);
+    begin(&st, ORACLE_SLOTS, false);
+    bool alone = t.machine.cluster->n == 1;
+    for (unsigned i = 0; i < 2 && alone; i++)
+        interp_exec_word(cpu, words[i]);
+    if (alone)
+        jit_engine.flush(cpu);
+    unsigned done = (unsigned)(cpu->pc - ORACLE_SLOTS) / 4;
+    if (done < 3)
+        jit_exec_words(cpu, words + done, 3 - done);
+    finish(&b, ORACLE_SLOTS);
+    set_versions(2); /* else the interpreter's first store fails */
+    begin(&st, ORACLE_SLOTS, false);
+    follow(words, 3, ORACLE_SLOTS, &b);
+    finish(&a, ORACLE_SLOTS);
+    if (!memcmp(&a, &b, sizeof a)) {
+        t.passed++;
+        return;
+    }
+    if (t.failed++ < SHOW_PER_LINE && !t.plant)
+        show(words, 3, &st, &a, &b);
 }
 
 static void run_evaluator(const uint32_t *words, unsigned n, const struct oracle_state *before, uint64_t pc,
@@ -391,6 +453,10 @@ static void run(void)
         singles(op, &rec, next % ORACLE_BATCH);
         if (next % 4 == 0)
             blocks(&t.seed);
+        if (t.jit && !t.only) {
+            t.machine.cluster->n = 1 + next % 2;
+            exclusives(&t.seed);
+        }
         for (unsigned i = 0; i < 4 && t.jit && !t.only; i++)
             traces(&t.seed);
         if (t.plant && t.failed)
@@ -423,11 +489,12 @@ int main(int argc, char **argv)
     t.cases = 1000000;
     t.seed = 1;
     options(argc, argv);
-    oracle_machine_new(&t.machine, "max");
+    oracle_machine_new(&t.machine, "max", VCPUS);
     if (t.jit)
         jit_engine.init(t.machine.cpu);
     choose_lines();
     run();
+    t.machine.cluster->n = VCPUS;
     if (t.jit)
         jit_engine.fini(t.machine.cpu);
     oracle_machine_free(&t.machine);

@@ -304,7 +304,7 @@ int main(int argc, char **argv)
     t.command = argv + first;
     plant = t.planted;
     signal(SIGPIPE, SIG_IGN);
-    oracle_machine_new(&t.machine, t.model);
+    oracle_machine_new(&t.machine, t.model, 1);
     runner_start(&t.runner, t.command);
     if (plant) {
         bool seen = self_test();
