@@ -107,7 +107,7 @@ static void add_side(struct emit *e, uint8_t *from, uint64_t off, bool flags_dea
 
 void emit_side(struct emit *e, const struct ir *ir)
 {
-    unsigned cc = emit_condition(e, ir->a);
+    unsigned cc = emit_condition(e, ir->a) ^ ir->x;
 
     emit_unlock_all(e);
     add_side(e, x86_jcc(&e->x, (enum hcc)cc), ir->imm, ir->k);

@@ -192,7 +192,7 @@ static bool eval_control(struct eval *e, const struct ir *ir)
         go(e, val(e, ir->a) ? prim_branch_addr(cpu, e->base + ir->imm) : e->base + (uint64_t)(int16_t)ir->b);
         break;
     case IR_side:
-        if (val(e, ir->a))
+        if ((val(e, ir->a) == 0) == ir->x)
             go(e, prim_branch_addr(cpu, e->base + ir->imm));
         break;
     case IR_poll: break;

@@ -376,11 +376,23 @@ static void branch_rel(CTX *c, int64_t off, enum branch_kind kind)
     ir->x = (uint8_t)kind;
     ir->imm = here(c) + (uint64_t)off;
 }
+/* Forwards a trace goes on behind the branch, backwards at its target; but where it leads to the trace's start, it ends. */
 static void branch_if(CTX *c, V cond, int64_t off)
 {
-    if (off > 0 && c->sides < TRACE_SIDES && may_go_on(c, c->next)) {
+    bool loop = c->trace && c->here + off == 0;
+
+    if (!loop && off > 0 && c->sides < TRACE_SIDES && may_go_on(c, c->next)) {
         c->sides++;
         put_imm(c, IR_side, 0, cond.id, here(c) + (uint64_t)off);
+        return;
+    }
+    if (!loop && off < 0 && c->sides < TRACE_SIDES && c->jumps < TRACE_JUMPS && may_go_on(c, c->here + off)) {
+        c->sides++;
+        c->jumps++;
+        put_imm(c, IR_side, 0, cond.id, here(c) + 4);
+        c->ir[last(c)].x = 1;
+        c->next = (int32_t)(c->here + off);
+        put_imm(c, IR_poll, 0, 0, here(c) + (uint64_t)off);
         return;
     }
     struct ir *ir = put_end(c, IR_branch_if, 0, cond.id);
