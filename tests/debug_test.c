@@ -220,8 +220,9 @@ static void test_watch_after_access(void **state)
     assert_false(debug_page_watched(cpu, DATA + 0x1000));
     interp_step(cpu);
     assert_int_equal(esr_ec(cpu), EC_WATCH_LOWER);
-    assert_false(debug_watches(cpu)); /* at EL1 */
+    assert_true(debug_check_watch(cpu, DATA, 8, false)); /* at EL1 it is not active */
     put_name(cpu, "DBGWCR0_EL1", 0);
+    assert_false(debug_watches(cpu));
     fixture_el0(f);
     cpu->pc = PC + 4;
     interp_step(cpu);

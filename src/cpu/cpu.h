@@ -89,7 +89,8 @@ struct cpu {
     uint8_t spsel; /* PSTATE.SP */
     bool pan, uao, ss, il;
     bool fp_enabled;  /* derived: CPACR_EL1.FPEN lets this EL use FP and SIMD */
-    bool debug_slow;  /* derived: breakpoints, step or tracing make the engine look at every instruction */
+    bool debug_slow;  /* derived: the guest's breakpoints or a step make the engine look at every instruction */
+    bool debug_breaks; /* derived: an external debugger has breakpoints (debug_break_in_page()) */
     bool event;       /* the WFE event register as set by this PE itself (SEVL, exception return); others: PEND_EVENT */
     uint32_t daif;    /* DAIF_* bits */
     uint64_t sp_el[2]; /* SP_EL0 and SP_EL1 of the one that is not current */

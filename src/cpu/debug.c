@@ -9,6 +9,10 @@
  * `configured' is false for nearly all the time of nearly all guests: then debug_refresh(), which runs at every exception
  * and return, looks at nothing else.
  *
+ * An external breakpoint does not make the engine look at every instruction: it asks for the page it is about to run
+ * (debug_break_in_page()).  A watched page is out of all fast paths for as long as there is a watchpoint on it, also
+ * while that is not active at this EL; debug_check_watch() knows better.
+ *
  * On the vCPU's thread; the external debugger's functions while the cluster is paused.
  */
 #include "cpu/debug.h"
@@ -19,6 +23,7 @@
 #include "cpu/cpu.h"
 #include "cpu/mmu.h"
 #include "cpu/model.h"
+#include "cpu/tlb.h"
 
 /* MDSCR_EL1, OSLSR_EL1 */
 enum { OSLSR_OSLK = 1 << 1 };
@@ -36,20 +41,25 @@ enum { BT_ADDRESS = 0, BT_ADDRESS_LINKED = 1, BT_CONTEXT = 2, BT_CONTEXT_LINKED 
 /* ISS: a debug exception's fault status, and which access a watchpoint saw. */
 enum { ISS_DEBUG = 0x22, ISS_WNR = 1 << 6 };
 
-struct point { /* an external debugger's */
+struct point { /* an external debugger's watchpoint */
     enum debug_kind kind;
     uint64_t va, size;
 };
 
+enum { OFFSETS = MEM_PAGE_SIZE / 4 };
+
 struct cpu_debug {
     bool configured;   /* there is anything to look for */
-    bool breaks, step; /* the guest's own, active at this EL */
-    bool watches;      /* the guest's or external, active now */
-    bool guest_watches;
-    bool external_breaks, external_watches, external_step;
+    bool guest_breaks, step; /* the guest's own, active at this EL */
+    bool guest_watches; /* active at this EL */
+    bool watching;     /* there is some watchpoint, the guest's or external, at whatever EL */
+    bool external_watches, external_step;
     uint64_t bvr[DEBUG_BREAKPOINTS], wvr[DEBUG_WATCHPOINTS];
     uint32_t bcr[DEBUG_BREAKPOINTS], wcr[DEBUG_WATCHPOINTS];
     GArray *points; /* struct point */
+    GArray *breaks; /* external breakpoints: uint64_t va, in order */
+    uint64_t breaks_id; /* changes with the set of them; 0 when there is none */
+    uint32_t at_offset[OFFSETS]; /* how many are there in pages */
     debug_stop_fn *stop;
     void *stop_opaque;
     bool stopped;
@@ -58,8 +68,6 @@ struct cpu_debug {
     bool exempt_watches; /* and not only from breakpoints */
     bool step_masks;     /* an external step takes no interrupts */
     uint64_t range_start, range_end; /* an external step goes on while pc is in it */
-    uint64_t filter;     /* a bit for each hash of an address that has a breakpoint: two thousand cost little elsewhere */
-    uint64_t pages;      /* likewise for pages */
     bool stepping; /* this instruction is being stepped by the guest */
 };
 
@@ -68,12 +76,14 @@ struct cpu_debug *debug_new(void)
     struct cpu_debug *d = g_new0(struct cpu_debug, 1);
 
     d->points = g_array_new(FALSE, FALSE, sizeof(struct point));
+    d->breaks = g_array_new(FALSE, FALSE, sizeof(uint64_t));
     return d;
 }
 
 void debug_free(struct cpu_debug *d)
 {
     g_array_free(d->points, TRUE);
+    g_array_free(d->breaks, TRUE);
     g_free(d);
 }
 
@@ -105,35 +115,18 @@ static bool any_enabled(const uint32_t *control, unsigned n)
     return all & 1;
 }
 
-static uint64_t page_bit(uint64_t va)
-{
-    return UINT64_C(1) << ((va >> MEM_PAGE_SHIFT ^ va >> 18) & 63);
-}
-
-static uint64_t filter_bit(uint64_t va)
-{
-    return UINT64_C(1) << ((va >> 2 ^ va >> 8 ^ va >> 14) & 63);
-}
-
 /* After a change of what could be active, whatever the EL. */
 static void reconfigure(struct cpu *cpu)
 {
     struct cpu_debug *d = cpu->debug;
+    bool guest = (cpu->sys.mdscr_el1 & MDSCR_MDE) && any_enabled(d->wcr, DEBUG_WATCHPOINTS), was = d->watching;
 
-    d->external_breaks = d->external_watches = false;
-    d->filter = d->pages = 0;
-    for (unsigned i = 0; i < d->points->len; i++) {
-        const struct point *p = &g_array_index(d->points, struct point, i);
-
-        if (p->kind == DEBUG_BREAK) {
-            d->filter |= filter_bit(p->va);
-            d->pages |= page_bit(p->va);
-        }
-        d->external_breaks |= p->kind == DEBUG_BREAK;
-        d->external_watches |= p->kind != DEBUG_BREAK;
-    }
-    d->configured = d->external_breaks || d->external_watches || d->external_step ||
-                    (cpu->sys.mdscr_el1 & (MDSCR_SS | MDSCR_MDE));
+    d->external_watches = d->points->len;
+    d->watching = guest || d->external_watches;
+    d->configured = d->watching || d->external_step || (cpu->sys.mdscr_el1 & (MDSCR_SS | MDSCR_MDE));
+    cpu->debug_breaks = d->breaks->len;
+    if (was || d->watching)
+        tlb_forget_fast(cpu); /* other pages than before may be watched */
     cpu_refresh(cpu);
 }
 
@@ -143,17 +136,16 @@ void debug_refresh(struct cpu *cpu)
     bool on, monitor;
 
     if (!d->configured) {
-        d->breaks = d->step = d->watches = d->guest_watches = cpu->debug_slow = false;
+        d->guest_breaks = d->step = d->guest_watches = false;
+        cpu->debug_slow = d->resuming || d->exempt;
         return;
     }
     on = debug_enabled_from(cpu, cpu->el, cpu->daif & DAIF_D);
     monitor = on && (cpu->sys.mdscr_el1 & MDSCR_MDE);
-    d->breaks = monitor && any_enabled(d->bcr, DEBUG_BREAKPOINTS);
+    d->guest_breaks = monitor && any_enabled(d->bcr, DEBUG_BREAKPOINTS);
     d->guest_watches = monitor && any_enabled(d->wcr, DEBUG_WATCHPOINTS);
-    d->watches = d->guest_watches || d->external_watches;
     d->step = on && (cpu->sys.mdscr_el1 & MDSCR_SS);
-    cpu->debug_slow = d->breaks || d->step || d->external_breaks || d->external_step ||
-                      d->resuming || d->exempt;
+    cpu->debug_slow = d->guest_breaks || d->step || d->external_step || d->resuming || d->exempt;
 }
 
 void debug_reset(struct cpu *cpu)
@@ -282,17 +274,28 @@ static bool stop(struct cpu *cpu, enum debug_kind kind, uint64_t va)
     return false;
 }
 
-static bool external_break_at(const struct cpu_debug *d, uint64_t pc)
+/* The number of external breakpoints below va. */
+static unsigned breaks_below(const struct cpu_debug *d, uint64_t va)
 {
-    if (!(d->filter & filter_bit(pc)))
-        return false;
-    for (unsigned i = 0; i < d->points->len; i++) {
-        const struct point *p = &g_array_index(d->points, struct point, i);
+    unsigned low = 0, high = d->breaks->len;
 
-        if (p->kind == DEBUG_BREAK && p->va == pc)
-            return true;
+    while (low < high) {
+        unsigned mid = (low + high) / 2;
+
+        if (g_array_index(d->breaks, uint64_t, mid) < va)
+            low = mid + 1;
+        else
+            high = mid;
     }
-    return false;
+    return low;
+}
+
+/* Is one of them in [va, va + size)? */
+static bool break_in(const struct cpu_debug *d, uint64_t va, uint64_t size)
+{
+    unsigned n = breaks_below(d, va);
+
+    return n < d->breaks->len && g_array_index(d->breaks, uint64_t, n) - va < size;
 }
 
 static bool external_step_ends(const struct cpu_debug *d, uint64_t pc)
@@ -310,19 +313,24 @@ bool debug_check_fetch(struct cpu *cpu)
         d->resuming = false;
         debug_refresh(cpu);
     }
-    if (!d->exempt && (external_step_ends(d, cpu->pc) || (d->external_breaks && external_break_at(d, cpu->pc))))
+    if (!d->exempt && (external_step_ends(d, cpu->pc) || break_in(d, cpu->pc, 1)))
         return stop(cpu, DEBUG_BREAK, cpu->pc);
     if (d->step && !cpu->ss) { /* active-pending */
         cpu_take_sync(cpu, EC_STEP_LOWER, ISS_DEBUG, cpu->pc, 0);
         return false;
     }
-    for (unsigned n = 0; d->breaks && n < DEBUG_BREAKPOINTS; n++) {
+    for (unsigned n = 0; d->guest_breaks && n < DEBUG_BREAKPOINTS; n++) {
         if (breakpoint_matches(cpu, n)) {
             cpu_take_sync(cpu, EC_BKPT_LOWER, ISS_DEBUG, cpu->pc, 0);
             return false;
         }
     }
     return true;
+}
+
+bool debug_check_break(struct cpu *cpu)
+{
+    return !break_in(cpu->debug, cpu->pc, 1) || stop(cpu, DEBUG_BREAK, cpu->pc);
 }
 
 /* Active-not-pending becomes active-pending.  An ERET that turned stepping on was not stepped itself. */
@@ -340,7 +348,7 @@ void debug_ss_advance(struct cpu *cpu)
 
 bool debug_watches(const struct cpu *cpu)
 {
-    return cpu->debug->watches;
+    return cpu->debug->watching;
 }
 
 bool debug_check_watch(struct cpu *cpu, uint64_t va, unsigned size, bool is_write)
@@ -374,7 +382,7 @@ bool debug_page_watched(const struct cpu *cpu, uint64_t va)
         if (p->kind != DEBUG_BREAK && overlaps(page, MEM_PAGE_SIZE, p->va, p->size))
             return true;
     }
-    for (unsigned n = 0; d->guest_watches && n < DEBUG_WATCHPOINTS; n++)
+    for (unsigned n = 0; n < DEBUG_WATCHPOINTS; n++)
         if ((d->wcr[n] & 1) && address_matches(d->wvr[n], page, MAX(d->wcr[n] >> 24 & 31, MEM_PAGE_SHIFT)))
             return true;
     return false;
@@ -468,35 +476,85 @@ void debug_set_stop(struct cpu *cpu, debug_stop_fn *fn, void *opaque)
     cpu->debug->stop_opaque = opaque;
 }
 
+static uint64_t id_of(uint64_t va)
+{
+    uint64_t h = (va ^ UINT64_C(0x5bd1e995)) * UINT64_C(0x9e3779b97f4a7c15);
+
+    return (h ^ h >> 29) * UINT64_C(0xbf58476d1ce4e5b9) | 1;
+}
+
 void debug_insert(struct cpu *cpu, enum debug_kind kind, uint64_t va, uint64_t size)
 {
+    struct cpu_debug *d = cpu->debug;
     struct point p = { kind, va, size };
 
-    g_array_append_val(cpu->debug->points, p);
+    if (kind == DEBUG_BREAK) {
+        g_array_insert_val(d->breaks, breaks_below(d, va), va);
+        d->breaks_id += id_of(va);
+        d->at_offset[va / 4 % OFFSETS]++;
+    } else {
+        g_array_append_val(d->points, p);
+    }
     reconfigure(cpu);
 }
 
-bool debug_remove(struct cpu *cpu, enum debug_kind kind, uint64_t va, uint64_t size)
+static bool remove_break(struct cpu_debug *d, uint64_t va)
 {
-    GArray *points = cpu->debug->points;
+    if (!break_in(d, va, 1))
+        return false;
+    g_array_remove_index(d->breaks, breaks_below(d, va));
+    d->breaks_id -= id_of(va);
+    d->at_offset[va / 4 % OFFSETS]--;
+    return true;
+}
 
-    for (unsigned i = 0; i < points->len; i++) {
-        const struct point *p = &g_array_index(points, struct point, i);
+static bool remove_watch(struct cpu_debug *d, enum debug_kind kind, uint64_t va, uint64_t size)
+{
+    for (unsigned i = 0; i < d->points->len; i++) {
+        const struct point *p = &g_array_index(d->points, struct point, i);
 
-        if (p->kind == kind && p->va == va && (kind == DEBUG_BREAK || p->size == size)) {
-            g_array_remove_index_fast(points, i);
-            reconfigure(cpu);
+        if (p->kind == kind && p->va == va && p->size == size) {
+            g_array_remove_index_fast(d->points, i);
             return true;
         }
     }
     return false;
 }
 
+bool debug_remove(struct cpu *cpu, enum debug_kind kind, uint64_t va, uint64_t size)
+{
+    bool had = kind == DEBUG_BREAK ? remove_break(cpu->debug, va) : remove_watch(cpu->debug, kind, va, size);
+
+    if (had)
+        reconfigure(cpu);
+    return had;
+}
+
 void debug_remove_all(struct cpu *cpu)
 {
-    g_array_set_size(cpu->debug->points, 0);
-    cpu->debug->external_step = false;
+    struct cpu_debug *d = cpu->debug;
+
+    g_array_set_size(d->points, 0);
+    g_array_set_size(d->breaks, 0);
+    d->breaks_id = 0;
+    memset(d->at_offset, 0, sizeof(d->at_offset));
+    d->external_step = false;
     reconfigure(cpu);
+}
+
+uint64_t debug_breaks_id(const struct cpu *cpu)
+{
+    return cpu->debug->breaks_id;
+}
+
+bool debug_break_in_page(const struct cpu *cpu, uint64_t va)
+{
+    return break_in(cpu->debug, va & ~(uint64_t)(MEM_PAGE_SIZE - 1), MEM_PAGE_SIZE);
+}
+
+bool debug_break_at_offset(const struct cpu *cpu, unsigned off)
+{
+    return cpu->debug->at_offset[off / 4 % OFFSETS];
 }
 
 void debug_set_single_step(struct cpu *cpu, bool on)
@@ -515,7 +573,7 @@ void debug_resume(struct cpu *cpu)
     struct cpu_debug *d = cpu->debug;
 
     d->stopped = false;
-    d->resuming = d->external_step || d->external_breaks || d->external_watches;
+    d->resuming = d->external_step || d->breaks->len || d->external_watches;
     d->exempt_watches = true;
     atomic_fetch_and(&cpu->pending, ~(unsigned)PEND_DEBUG);
     debug_refresh(cpu);
@@ -546,14 +604,6 @@ void debug_set_step_range(struct cpu *cpu, uint64_t start, uint64_t end)
 void debug_set_step_masks_interrupts(struct cpu *cpu, bool on)
 {
     cpu->debug->step_masks = on;
-}
-
-bool debug_page_is_quiet(const struct cpu *cpu)
-{
-    const struct cpu_debug *d = cpu->debug;
-
-    return d->external_breaks && !(d->pages & page_bit(cpu->pc)) && !d->external_step && !d->breaks && !d->step &&
-           !d->resuming && !d->exempt;
 }
 
 bool debug_stepping(const struct cpu *cpu)

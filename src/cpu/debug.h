@@ -2,8 +2,9 @@
  * Self-hosted debug (D2): breakpoints, watchpoints, software step, OS lock; and the same for an external debugger
  * (the gdb stub), whose stops end in a callback instead of a guest exception.
  *
- * The engine calls the hooks only while cpu->debug_slow (fetch) or debug_watches() (data) say so.  External break- and
- * watchpoints are changed while the cluster is paused; all else runs on the vCPU's thread.
+ * The engine calls the hooks only while cpu->debug_slow or cpu->debug_breaks (fetch) or debug_watches() (data) say so.
+ * External break- and watchpoints are changed while the cluster is paused, for all vCPUs alike; all else runs on the vCPU's
+ * thread.
  */
 #ifndef ARMLET_CPU_DEBUG_H
 #define ARMLET_CPU_DEBUG_H
@@ -25,7 +26,7 @@ void debug_reset(struct cpu *cpu);
 void debug_refresh(struct cpu *cpu);
 
 /*
- * Before each instruction, while cpu->debug_slow: false when it must not be executed, because an exception was taken
+ * Before each instruction, while cpu->debug_slow, and where debug_break_in_page(): false when it must not be executed, because an exception was taken
  * (cpu->next_pc is its vector) or an external breakpoint was hit (debug_stopped()).
  */
 bool debug_check_fetch(struct cpu *cpu);
@@ -34,7 +35,7 @@ void debug_step_done(struct cpu *cpu);
 /* SVC and HVC complete before their exception is taken: the step is over (SSAdvance()). */
 void debug_ss_advance(struct cpu *cpu);
 
-/* Does any watchpoint, the guest's or an external one, concern [va, va + size)?  For the slow path of accesses. */
+/* Is there any watchpoint, the guest's or an external one, active or not?  For the slow path of accesses. */
 bool debug_watches(const struct cpu *cpu);
 /* Before an access: false when it must not be done, as with debug_check_fetch(). */
 bool debug_check_watch(struct cpu *cpu, uint64_t va, unsigned size, bool is_write);
@@ -68,8 +69,16 @@ void debug_hold(struct cpu *cpu);
 /* A single step ends only outside [start, end); 0, 0: after each instruction.  And it takes no interrupt meanwhile. */
 void debug_set_step_range(struct cpu *cpu, uint64_t start, uint64_t end);
 void debug_set_step_masks_interrupts(struct cpu *cpu, bool on);
-/* While cpu->debug_slow: that is only for external breakpoints, and none is in the page of cpu->pc. */
-bool debug_page_is_quiet(const struct cpu *cpu);
+/*
+ * For an engine that does not look at every instruction, while cpu->debug_breaks.  What it keeps of pages that have
+ * breakpoints is good while the id stays; 0: there are none.  In code that is shared between mappings of a page they are
+ * known by their offsets there.
+ */
+uint64_t debug_breaks_id(const struct cpu *cpu);
+bool debug_break_in_page(const struct cpu *cpu, uint64_t va);
+bool debug_break_at_offset(const struct cpu *cpu, unsigned page_off);
+/* False: there is one at cpu->pc, and the vCPU stops as with debug_check_fetch(). */
+bool debug_check_break(struct cpu *cpu);
 /* For the engine: a single step is on (WFI and WFE do not sleep); and interrupts must wait for it. */
 bool debug_stepping(const struct cpu *cpu);
 bool debug_holds_interrupts(const struct cpu *cpu);

@@ -481,7 +481,7 @@ static void run_one(struct cpu *cpu, const struct slot *slot)
 static void step_checked(struct cpu *cpu)
 {
     struct slot *slots;
-    bool stepping = cpu->debug_slow;
+    bool stepping = cpu->debug_slow || cpu->debug_breaks;
 
     if (stepping && !debug_check_fetch(cpu)) {
         if (!debug_stopped(cpu))
@@ -551,7 +551,7 @@ static void run_quiet(struct cpu *cpu)
 void interp_run_checked(struct cpu *cpu)
 {
     make_cache(cpu);
-    if (cpu->il || !debug_page_is_quiet(cpu))
+    if (cpu->il || cpu->debug_slow || debug_break_in_page(cpu, cpu->pc))
         step_checked(cpu);
     else
         run_quiet(cpu);
@@ -587,7 +587,7 @@ static void interp_run(struct cpu *cpu)
                 return;
             cpu_take_interrupt(cpu);
         }
-        if (unlikely(cpu->debug_slow || cpu->il)) {
+        if (unlikely(cpu->debug_slow || cpu->debug_breaks || cpu->il)) {
             interp_run_checked(cpu);
             if (debug_stopped(cpu))
                 return;

@@ -169,10 +169,13 @@ void tlb_refresh(struct cpu *cpu)
     }
     tlb->strict = cpu->sys.sctlr_el1 & SCTLR_A;
     tlb->watching = debug_watches(cpu);
-    /* Which pages are watched may have changed: start from nothing.  Speed does not matter while watching. */
-    if (tlb->watching)
-        drop_fast(tlb);
     update_tags(cpu);
+}
+
+void tlb_forget_fast(struct cpu *cpu)
+{
+    drop_fast(cpu->tlb);
+    cpu->tlb->drops++; /* a translator's tables, too */
 }
 
 /* ---- the main array ---- */

@@ -48,7 +48,7 @@ struct tlb {
     uint64_t data_tag, unpriv_tag, fetch_tag; /* space << 2 | view, now */
     bool strict;                              /* SCTLR_EL1.A: unaligned is a fault */
     bool watching;                            /* some watchpoint is active: nothing enters `fast' on its pages */
-    unsigned drops;                           /* how often everything was dropped, and spaces were counted anew */
+    unsigned drops;                           /* how often everything was dropped, or `fast' was forgotten */
     bool outstanding;                         /* maintenance was broadcast since the last DSB */
     struct tlb_entry fast[1 << TLB_FAST_BITS];
     struct tlb_fetch fetch[1 << TLB_FETCH_BITS];
@@ -67,6 +67,8 @@ struct tlb *tlb_new(void);
 void tlb_free(struct tlb *tlb);
 /* After anything that cpu_refresh() is for. */
 void tlb_refresh(struct cpu *cpu);
+/* Other pages than before are watched: `fast' and what is made of it start from nothing. */
+void tlb_forget_fast(struct cpu *cpu);
 
 /* A translation for one access within one page. */
 struct tlb_hit {

@@ -23,6 +23,7 @@
 
 #include "base/report.h"
 #include "cpu/cluster.h"
+#include "cpu/debug.h"
 #include "jit/check.h"
 #include "jit/dump.h"
 #include "jit/opt.h"
@@ -63,6 +64,7 @@ struct jit_code {
     unsigned segments, now;
     atomic_uint epoch;
     atomic_uint seen[CPU_MAX]; /* epoch that each vCPU has seen */
+    uint64_t breaks_id;        /* of the breakpoints that code of JM_BREAKS was made for */
     unsigned quiet;            /* all vCPUs were quiescent after this epoch had begun */
     struct jit_code_stats stats;
     struct emit emit;
@@ -331,15 +333,17 @@ static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_
 
     ir_begin_trace(&code->block, &m, page_off);
     /*
-     * In lockstep, and where blocks are traced, flags are complete behind each block; else only where somebody but an
-     * interrupt could see them.
+     * In lockstep, and where blocks are traced or end at breakpoints, flags are complete behind each block; else only where
+     * somebody but an interrupt could see them.
      */
-    code->block.page = cpu->cluster->lockstep || at->mode & JM_TRACED ? NULL : at->hva;
+    code->block.page = cpu->cluster->lockstep || at->mode & (JM_TRACED | JM_BREAKS) ? NULL : at->hva;
     if (at->mode & JM_TRACED) /* a block is what runs as a whole */
         code->block.sides = code->block.jumps = UINT8_MAX;
     while (code->block.insns < max && !code->block.ended) {
         int off = (int)page_off + code->block.next;
         uint32_t word = 0;
+        if (unlikely(at->mode & JM_BREAKS) && code->block.insns && debug_break_at_offset(cpu, (unsigned)off))
+            break;
         if (off >= 0 && off < MEM_PAGE_SIZE)
             memcpy(&word, at->hva + off, 4);
         if (begins_next(&code->block, word, max) || !ir_lift(&code->block, word))
@@ -459,6 +463,27 @@ enum jit_made jit_code_make(struct jit_code *code, struct cpu *cpu, const struct
     }
     pthread_mutex_unlock(&code->lock);
     return made;
+}
+
+/* Nothing leads to them any more: vCPUs have dropped their keys, and links are between blocks of one mode. */
+static void take_out_breaks(struct jit_code *code)
+{
+    for (unsigned i = 0; i < code->segments; i++)
+        for (guint k = 0; k < code->segment[i].blocks->len; k++) {
+            const struct jit_block *b = g_ptr_array_index(code->segment[i].blocks, k);
+            if (b->mode & JM_BREAKS)
+                take_out(code, b);
+        }
+}
+
+void jit_code_set_breaks(struct jit_code *code, uint64_t id)
+{
+    pthread_mutex_lock(&code->lock);
+    if (id && id != code->breaks_id) { /* between two stops there are none, and then mostly the same again */
+        take_out_breaks(code);
+        code->breaks_id = id;
+    }
+    pthread_mutex_unlock(&code->lock);
 }
 
 void jit_code_forget(struct jit_code *code)

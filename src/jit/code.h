@@ -39,6 +39,8 @@ enum jit_made {
     JIT_CANNOT /* no host code for even one instruction */
 };
 enum jit_made jit_code_make(struct jit_code *code, struct cpu *cpu, const struct jit_place *at, struct jit_block **block);
+/* All vCPUs have these breakpoints now (debug_breaks_id()): code of JM_BREAKS that was made for others is not found again. */
+void jit_code_set_breaks(struct jit_code *code, uint64_t id);
 /* The block that was made last is forgotten, and its memory used again: for tests. */
 void jit_code_forget(struct jit_code *code);
 

@@ -9,7 +9,11 @@
  *  2. Keys are dropped when marked code went stale, and when a TLBI reaches a page that was executed from.
  *  3. In the run loop struct cpu is complete; in code HOT_FLAGS stands for cpu->nzcv, host registers for the pinned
  *     guest registers, and icount is ahead by what is left of the block.
- *  4. When code has been thrown away (jit_code_epoch()), everything that leads to code is dropped before that is
+ *  4. Pages in which an external debugger has breakpoints have code of a mode of their own (JM_BREAKS), no block of which
+ *     goes on past a breakpoint's offset in the page, and no jump of which is led there: the run loop sees each.  When the
+ *     set of breakpoints has changed, which is only while the vCPU is out of the run loop, that code, near blocks and keys
+ *     are dropped.
+ *  5. When code has been thrown away (jit_code_epoch()), everything that leads to code is dropped before that is
  *     acknowledged; and an operation in which the vCPU was quiescent does not return to code.
  */
 #include "jit/jit.h"
@@ -95,6 +99,7 @@ struct jit_cpu {
     uint8_t mode;
     unsigned drops;
     uint32_t changes;
+    uint64_t breaks_id; /* of the breakpoints that all of this was made for */
     struct key keys[KEYS];
     unsigned next_key, key_victim;
     uint64_t bloom[BLOOM / 64]; /* pages that the jump cache or the return stack may lead to */
@@ -479,6 +484,16 @@ static void new_epoch(struct jit_cpu *j, unsigned epoch)
     jit_code_seen(j->code, j->cpu, epoch);
 }
 
+/* Other breakpoints than before. */
+static void new_breaks(struct jit_cpu *j)
+{
+    j->breaks_id = debug_breaks_id(j->cpu);
+    drop_near(j);
+    drop_keys(j);
+    j->cpu->hot[HOT_LINK] = 0;
+    jit_code_set_breaks(j->code, j->breaks_id);
+}
+
 /* NULL: what could be done was done (an instruction interpreted), look again. */
 static struct jit_block *make_block(struct jit_cpu *j, const struct jit_place *at)
 {
@@ -522,6 +537,10 @@ static const struct near *next_block(struct jit_cpu *j)
         new_epoch(j, epoch);
     cpu->pc = prim_branch_addr(cpu, cpu->pc);
     cpu->leave = 0;
+    if (unlikely(cpu->debug_breaks) && !debug_check_break(cpu)) {
+        cpu->hot[HOT_LINK] = 0;
+        return NULL;
+    }
     if (unlikely(!access_fetch(cpu, cpu->pc, &at.hva, &at.pa_page))) {
         cpu->pc = cpu->next_pc;
         cpu->hot[HOT_LINK] = 0;
@@ -531,6 +550,8 @@ static const struct near *next_block(struct jit_cpu *j)
     sync_mode(j);
     at.pa = at.pa_page | (cpu->pc & (MEM_PAGE_SIZE - 1));
     at.mode = j->mode;
+    if (unlikely(cpu->debug_breaks) && debug_break_in_page(cpu, cpu->pc))
+        at.mode |= JM_BREAKS;
     j->stats.lookups++;
     return find_near(j, &at);
 }
@@ -548,7 +569,7 @@ static void run_block(struct jit_cpu *j)
         enter(j, n->cross);
         return;
     }
-    if (link)
+    if (link && !(n->mode & JM_BREAKS && debug_break_at_offset(cpu, cpu->pc & (MEM_PAGE_SIZE - 1))))
         jit_code_link(j->code, link, n->block, j->epoch);
     struct jump *jump = &j->jumps[cpu->pc >> 2 & ((1u << JUMP_BITS) - 1)];
     jump->tag = cpu->pc ^ cpu->hot[HOT_KEY];
@@ -588,6 +609,8 @@ static void jit_run_some(struct cpu *cpu, uint64_t max)
     struct jit_cpu *j = cpu->engine;
 
     cpu->hot[HOT_LINK] = 0;
+    if (unlikely(debug_breaks_id(cpu) != j->breaks_id))
+        new_breaks(j);
     if (unlikely(cpu->debug_slow || cpu->il)) {
         interp_step(cpu);
         return;
@@ -604,6 +627,8 @@ static void jit_run(struct cpu *cpu)
     struct jit_cpu *j = cpu->engine;
 
     cpu->hot[HOT_LINK] = 0;
+    if (unlikely(debug_breaks_id(cpu) != j->breaks_id))
+        new_breaks(j);
     for (;;) {
         unsigned pending = atomic_load_explicit(&cpu->pending, memory_order_relaxed);
         if (unlikely(pending & leave_mask(cpu))) {

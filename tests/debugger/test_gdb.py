@@ -1,10 +1,11 @@
 """The gdb stub, driven by gdb-multiarch as a user would."""
 import re
+import socket
 import time
 
 import pexpect
 import pytest
-from guest import BOOT_SECONDS, board
+from guest import BOOT_SECONDS, Guest, board
 from test_kernel import Monitor
 
 HEAD = ["-machine", "virt", "-display", "none"]
@@ -109,6 +110,52 @@ def test_breakpoints_are_not_in_memory(machine, accel):
     out = m.gdb(*code, many, "hbreak *0x40100004", "b *0x40100008", "c", "c", "c", "p/x $x2", "info registers pc")
     assert "0xd503201f" in out
     assert re.search(r"^pc +0x40100004", out, re.M), out
+
+
+@pytest.mark.parametrize("accel", ["tcg", "interp"])
+def test_points_in_what_ran_before(machine, accel):
+    """Break- and watchpoints in a loop that the engine has run a million times; and their end."""
+    m = machine(*HEAD, "-S", "-accel", accel)
+    # The loop is in two pages: str x1, [x0]; bl next page | ldr x2, [x0]; ret | add x1, x1, #1; b .-12
+    code = {0x40100ff0: 0xf9000001, 0x40100ff4: 0x94000003, 0x40101000: 0xf9400002, 0x40101004: 0xd65f03c0,
+            0x40100ff8: 0x91000421, 0x40100ffc: 0x17fffffd}
+    m.gdb(*(f"set {{int}}{at:#x} = {word:#x}" for at, word in code.items()), "set $x0 = 0x40200000", "set $x1 = 0",
+          "set {long}0x40200000 = -1", "set $pc = 0x40100ff0", "detach")
+    time.sleep(0.3)
+    out = m.gdb("p $x1 > 10000", "watch *(long *)0x40200000", "c", "c", "p $x1 - *(long *)0x40200000", "delete",
+                "hbreak *0x40100ff8", "c", "set $a = $x1", "c", "p $x1 - $a", "p/x $pc", "delete", "hbreak *0x40101004", "c",
+                "p/x $pc", "c", "p $x1 - $a", "hbreak *0x40100ff4", "c", "p/x $pc", "c", "p/x $pc", "delete", "detach")
+    assert re.findall(r"^\$\d+ = (.*)", out, re.M) == ["1", "0", "1", "0x40100ff8", "0x40101004", "3", "0x40100ff4",
+                                                     "0x40101004"], out
+    assert out.count("Old value") == 2
+    before = int(re.search(r"= (\d+)", m.gdb("p $x1", "detach")).group(1))
+    time.sleep(0.3)
+    out = m.gdb(f"p $x1 - {before}", "hbreak *0x40300000", "hbreak *0x40101100", "detach")
+    assert int(re.search(r"= (\d+)", out).group(1)) > 10000, out
+
+
+def test_breakpoints_leave_the_guest_its_speed(tmp_path):
+    """With breakpoints that are not met, one in the very page of what runs most, the translator runs all."""
+    with Guest([*board(smp=2), "-gdb", f"unix:{tmp_path}/gdb", "-monitor", f"unix:{tmp_path}/mon,server,nowait"]) as g:
+        g.shell()
+        m = Monitor(f"{tmp_path}/mon")
+        g.cmd("(dd if=/dev/zero of=/dev/null bs=1 &)")  # two system calls a byte
+
+        def counters():
+            text = m.cmd("info jit")
+            return (sum(int(n) for n in re.findall(r"vCPU \d: (\d+) instructions", text)),
+                    sum(float(t) for t in re.findall(r"([\d.]+) s in the interpreter", text)))
+        unused_vector = int(m.cmd("p $VBAR_EL1"), 0)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(f"{tmp_path}/gdb")
+            first = counters()
+            for packet in [b"Z0,1000,4", b"Z1,%x,4" % unused_vector, b"c"]:
+                s.sendall(b"+$" + packet + b"#%02x" % (sum(packet) & 255))
+            time.sleep(1)
+            assert m.cmd("info status") == "VM status: running\n"
+            then = counters()
+        assert then[0] - first[0] > 5_000_000 and then[1] - first[1] < 0.1, (first, then)
+        assert g.cmd("echo $((6 * 7))") == "42"
 
 
 def test_range_stepping_and_sstep(machine):
