@@ -22,7 +22,7 @@
 
 #define DEBIAN_MIRROR   "http://deb.debian.org/debian"
 #define SECURITY_MIRROR "http://deb.debian.org/debian-security"
-#define KEYRING         "/usr/share/keyrings/debian-archive-keyring.gpg"
+#define SUITE           "bookworm"
 #define LISTS_AGE       (12 * 3600) /* seconds that package lists are good for */
 
 void apt_package_clear(struct apt_package *p)
@@ -34,10 +34,20 @@ void apt_package_clear(struct apt_package *p)
     *p = (struct apt_package){0};
 }
 
-/* The mirrors that the host uses for bookworm; NULL where it does not say. */
+/* The mirrors that the host uses for a suite, and for SUITE, whose mirror has the others too; NULL where it does not say. */
 struct mirrors {
-    char *debian, *security;
+    const char *suite;
+    char *debian, *security, *any_debian, *any_security;
 };
+
+/* The first counts. */
+static void note_uri(char **slot, const char *uri, const char *suite, const char *wanted, const char *suffix)
+{
+    size_t n = strlen(wanted);
+
+    if (!*slot && !strncmp(suite, wanted, n) && !strcmp(suite + n, suffix))
+        *slot = g_strdup(uri);
+}
 
 static void note_suite(struct mirrors *m, const char *uri, const char *suite)
 {
@@ -46,10 +56,10 @@ static void note_suite(struct mirrors *m, const char *uri, const char *suite)
 
     if (!usable)
         return;
-    if (!m->debian && !strcmp(suite, "bookworm"))
-        m->debian = g_strdup(uri);
-    if (!m->security && !strcmp(suite, "bookworm-security"))
-        m->security = g_strdup(uri);
+    note_uri(&m->debian, uri, suite, m->suite, "");
+    note_uri(&m->security, uri, suite, m->suite, "-security");
+    note_uri(&m->any_debian, uri, suite, SUITE, "");
+    note_uri(&m->any_security, uri, suite, SUITE, "-security");
 }
 
 /* "deb [options] URI SUITE COMPONENT..." */
@@ -97,30 +107,36 @@ static void parse_stanza(struct mirrors *m, const char *stanza)
     g_strfreev(lines);
 }
 
+static void read_mirrors(struct mirrors *m, char **texts)
+{
+    for (; *texts; texts++) {
+        char **stanzas = g_strsplit(*texts, "\n\n", -1);
+
+        for (char **s = stanzas; *s; s++)
+            parse_stanza(m, *s);
+        g_strfreev(stanzas);
+    }
+    if (!m->debian)
+        m->debian = m->any_debian ? g_steal_pointer(&m->any_debian) : g_strdup(DEBIAN_MIRROR);
+    if (!m->security)
+        m->security = m->any_security ? g_steal_pointer(&m->any_security) : g_strdup(SECURITY_MIRROR);
+    g_clear_pointer(&m->any_debian, g_free);
+    g_clear_pointer(&m->any_security, g_free);
+}
+
 char *apt_make_sources(char **texts)
 {
     static const struct {
         const char *suite;
         bool security;
-    } suites[] = {{"bookworm", false}, {"bookworm-updates", false}, {"bookworm-backports", false},
-                  {"bookworm-security", true}};
-    struct mirrors m = {0};
+    } suites[] = {{SUITE, false}, {SUITE "-updates", false}, {SUITE "-backports", false}, {SUITE "-security", true}};
+    struct mirrors m = {.suite = SUITE};
     GString *out = g_string_new(NULL);
 
-    for (; *texts; texts++) {
-        char **stanzas = g_strsplit(*texts, "\n\n", -1);
-
-        for (char **s = stanzas; *s; s++)
-            parse_stanza(&m, *s);
-        g_strfreev(stanzas);
-    }
-    for (size_t i = 0; i < G_N_ELEMENTS(suites); i++) {
-        const char *uri = suites[i].security ? m.security : m.debian;
-
-        if (!uri)
-            uri = suites[i].security ? SECURITY_MIRROR : DEBIAN_MIRROR;
-        g_string_append_printf(out, "deb [arch=arm64 signed-by=%s] %s %s main\n", KEYRING, uri, suites[i].suite);
-    }
+    read_mirrors(&m, texts);
+    for (size_t i = 0; i < G_N_ELEMENTS(suites); i++)
+        g_string_append_printf(out, "deb [arch=arm64 signed-by=%s] %s %s main\n", APT_KEYRING,
+                               suites[i].security ? m.security : m.debian, suites[i].suite);
     g_free(m.debian);
     g_free(m.security);
     return g_string_free(out, FALSE);
@@ -176,56 +192,55 @@ static bool write_status(const struct apt_package *p, GError **err)
     return ok;
 }
 
-/* apt.conf, sources.list and the folders that apt expects. */
-static bool write_configuration(GError **err)
+void apt_host_mirrors(const char *suite, char **debian, char **security)
 {
-    char *top = cache_path("apt", NULL), *conf = cache_path("apt", "apt.conf", NULL);
-    char *list = cache_path("apt", "sources.list", NULL);
-    char *lists = cache_path("apt", "lists", "partial", NULL);
-    char *archives = cache_path("apt", "cache", "archives", "partial", NULL);
-    char **texts = read_host_sources(), *sources = apt_make_sources(texts);
-    char *text = g_strdup_printf("#clear APT::Update::Pre-Invoke;\n"
-                                 "#clear APT::Update::Post-Invoke;\n"
-                                 "#clear APT::Update::Post-Invoke-Success;\n"
-                                 "#clear APT::Architectures;\n"
-                                 "APT::Architecture \"arm64\";\n"
-                                 "APT::Architectures { \"arm64\"; };\n"
-                                 "APT::Sandbox::User \"\";\n"
-                                 "APT::Update::Error-Mode \"any\";\n"
-                                 "APT::Install-Recommends \"false\";\n"
-                                 "Acquire::Languages \"none\";\n"
-                                 "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n"
-                                 "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled \"false\";\n"
-                                 "Acquire::Retries \"1\";\n"
-                                 "Dir::State \"%s\";\n"
-                                 "Dir::State::lists \"%s/lists\";\n"
-                                 "Dir::State::status \"%s/status\";\n"
-                                 "Dir::Cache \"%s/cache\";\n"
-                                 "Dir::Etc::sourcelist \"%s\";\n"
-                                 "Dir::Etc::sourceparts \"/dev/null\";\n"
-                                 "Dir::Etc::preferences \"/dev/null\";\n"
-                                 "Dir::Etc::preferencesparts \"/dev/null\";\n"
-                                 "Dir::Log \"%s\";\n",
-                                 top, top, top, top, list, top);
-    bool ok = cache_make_folder(lists, err) && cache_make_folder(archives, err) && write_text(conf, text, err) &&
-              write_text(list, sources, err) && write_status(NULL, err);
+    char **texts = read_host_sources();
+    struct mirrors m = {.suite = suite};
 
+    read_mirrors(&m, texts);
+    *debian = m.debian;
+    *security = m.security;
     g_strfreev(texts);
-    g_free(sources);
-    g_free(text);
-    g_free(top);
-    g_free(conf);
-    g_free(list);
-    g_free(lists);
-    g_free(archives);
-    return ok;
 }
 
-/* Run apt-get or apt-cache on the private state; `args' ends in NULL. */
-static bool run_apt(const char *program, const char *const *args, GByteArray *output, struct progress *progress,
-                    GError **err)
+/* apt.conf, sources.list, an empty package database and the folders that apt expects. */
+bool apt_configure(const char *top, const char *sources, GError **err)
 {
-    char *conf = cache_path("apt", "apt.conf", NULL);
+    g_autofree char *conf = g_build_filename(top, "apt.conf", NULL), *list = g_build_filename(top, "sources.list", NULL);
+    g_autofree char *lists = g_build_filename(top, "lists", "partial", NULL), *status = g_build_filename(top, "status", NULL);
+    g_autofree char *archives = g_build_filename(top, "cache", "archives", "partial", NULL);
+    g_autofree char *text = g_strdup_printf("#clear APT::Update::Pre-Invoke;\n"
+                                            "#clear APT::Update::Post-Invoke;\n"
+                                            "#clear APT::Update::Post-Invoke-Success;\n"
+                                            "#clear APT::Architectures;\n"
+                                            "APT::Architecture \"arm64\";\n"
+                                            "APT::Architectures { \"arm64\"; };\n"
+                                            "APT::Sandbox::User \"\";\n"
+                                            "APT::Update::Error-Mode \"any\";\n"
+                                            "APT::Install-Recommends \"false\";\n"
+                                            "Acquire::Languages \"none\";\n"
+                                            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n"
+                                            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled \"false\";\n"
+                                            "Acquire::Retries \"1\";\n"
+                                            "Dir::State \"%s\";\n"
+                                            "Dir::State::lists \"%s/lists\";\n"
+                                            "Dir::State::status \"%s/status\";\n"
+                                            "Dir::Cache \"%s/cache\";\n"
+                                            "Dir::Etc::sourcelist \"%s\";\n"
+                                            "Dir::Etc::sourceparts \"/dev/null\";\n"
+                                            "Dir::Etc::preferences \"/dev/null\";\n"
+                                            "Dir::Etc::preferencesparts \"/dev/null\";\n"
+                                            "Dir::Log \"%s\";\n",
+                                            top, top, top, top, list, top);
+
+    return cache_make_folder(lists, err) && cache_make_folder(archives, err) && write_text(conf, text, err) &&
+           write_text(list, sources, err) && write_text(status, "", err);
+}
+
+bool apt_run(const char *top, const char *program, const char *const *args, GByteArray *output, struct progress *progress,
+             GError **err)
+{
+    g_autofree char *conf = g_build_filename(top, "apt.conf", NULL);
     GPtrArray *argv = g_ptr_array_new();
     struct cache_run run = {.group = true, .output = output, .opaque = progress};
     bool ok;
@@ -241,8 +256,16 @@ static bool run_apt(const char *program, const char *const *args, GByteArray *ou
         run.percent = (void (*)(void *, double))progress_percent;
     ok = cache_run(&run, err);
     g_ptr_array_free(argv, TRUE);
-    g_free(conf);
     return ok;
+}
+
+/* On the state that kernels and busybox come from. */
+static bool run_apt(const char *program, const char *const *args, GByteArray *output, struct progress *progress,
+                    GError **err)
+{
+    g_autofree char *top = cache_path("apt", NULL);
+
+    return apt_run(top, program, args, output, progress, err);
 }
 
 static bool lists_are_fresh(const char *stamp)
@@ -253,26 +276,32 @@ static bool lists_are_fresh(const char *stamp)
     return !stat(stamp, &st) && st.st_mtime <= now && now - st.st_mtime < LISTS_AGE;
 }
 
-bool apt_prepare(bool refresh, GError **err)
+bool apt_update(const char *top, bool refresh, GError **err)
 {
     static const char *const update[] = {"-q", "update", NULL};
-    char *stamp = cache_path("apt", "updated", NULL);
+    g_autofree char *stamp = g_build_filename(top, "updated", NULL);
     struct progress progress;
-    bool ok = true;
+    bool ok;
 
-    if (g_access(KEYRING, R_OK)) {
-        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "needs %s, from the package debian-archive-keyring", KEYRING);
-        ok = false;
-    } else if (!write_configuration(err)) {
-        ok = false;
-    } else if (refresh || !lists_are_fresh(stamp)) {
-        progress_begin(&progress, "fetching Debian's package lists");
-        ok = run_apt("apt-get", update, NULL, NULL, err);
-        progress_end(&progress, ok);
-        ok = ok && write_text(stamp, "", err);
+    if (!refresh && lists_are_fresh(stamp))
+        return true;
+    progress_begin(&progress, "fetching Debian's package lists");
+    ok = apt_run(top, "apt-get", update, NULL, NULL, err);
+    progress_end(&progress, ok);
+    return ok && write_text(stamp, "", err);
+}
+
+bool apt_prepare(bool refresh, GError **err)
+{
+    g_autofree char *top = cache_path("apt", NULL);
+    g_auto(GStrv) texts = read_host_sources();
+    g_autofree char *sources = apt_make_sources(texts);
+
+    if (g_access(APT_KEYRING, R_OK)) {
+        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "needs %s, from the package debian-archive-keyring", APT_KEYRING);
+        return false;
     }
-    g_free(stamp);
-    return ok;
+    return apt_configure(top, sources, err) && apt_update(top, refresh, err);
 }
 
 /* The value of "Key: value" in a stanza of `apt-cache show', or NULL; g_free() it. */

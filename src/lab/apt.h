@@ -20,7 +20,28 @@ struct apt_package {
 };
 void apt_package_clear(struct apt_package *p);
 
+struct progress;
+
+/* Debian's archive keys. */
+#define APT_KEYRING "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+/* The mirrors that the host has for the suite, or else Debian's; g_free() them. */
+void apt_host_mirrors(const char *suite, char **debian, char **security);
+
 /* All that follow need the cache's lock. */
+
+/* A private state in the folder `top', with this sources.list and nothing installed. */
+bool apt_configure(const char *top, const char *sources, GError **err);
+
+/* Its package lists, fetched if they are old, or in any case with `refresh'. */
+bool apt_update(const char *top, bool refresh, GError **err);
+
+/*
+ * Run apt-get or apt-cache on it; `args' ends in NULL.  `output' and `progress' (of a download: with -o APT::Status-Fd=3) may
+ * be NULL.
+ */
+bool apt_run(const char *top, const char *program, const char *const *args, GByteArray *output, struct progress *progress,
+             GError **err);
 
 /* Make the private configuration; fetch the package lists if they are old, or in any case with `refresh'. */
 bool apt_prepare(bool refresh, GError **err);

@@ -32,6 +32,11 @@ struct lab_root {
     bool replace;
 };
 
+/* Puts what is asked for (modules, headers, overlays) on top of a root that is in the folder `tree'. */
+bool rootfs_add(const struct lab_root *what, const char *tree, GError **err);
+/* May what->path be made? */
+bool rootfs_check_target(const struct lab_root *what, GError **err);
+
 /* Makes a root file system of busybox; nothing or all of it is there afterwards. */
 bool lab_rootfs_make(const struct lab_root *what, GError **err);
 

@@ -70,9 +70,9 @@ static bool add_modules(const char *tree, const struct lab_kernel *k, GError **e
     return program && copy(k->modules, to, err) && cache_run(&(struct cache_run){.argv = argv}, err);
 }
 
-static bool make_tree(const struct lab_root *what, const char *tree, GError **err)
+bool rootfs_add(const struct lab_root *what, const char *tree, GError **err)
 {
-    bool ok = rootfs_fill(tree, what->path, err) && (!what->modules || add_modules(tree, what->kernel, err)) &&
+    bool ok = (!what->modules || add_modules(tree, what->kernel, err)) &&
               (!what->headers || lab_kernel_headers(what->kernel, tree, err));
 
     for (char *const *o = what->overlays; ok && o && *o; o++)
@@ -201,7 +201,7 @@ static bool make_ext4(const struct lab_root *what, const char *tree, GError **er
 
 /* --- all of it ----------------------------------------------------------------------------------------------------- */
 
-static bool check_target(const struct lab_root *what, GError **err)
+bool rootfs_check_target(const struct lab_root *what, GError **err)
 {
     bool file = what->format != LAB_ROOT_DIR && g_file_test(what->path, G_FILE_TEST_IS_REGULAR);
 
@@ -216,7 +216,8 @@ bool lab_rootfs_make(const struct lab_root *what, GError **err)
 {
     g_autofree char *tree = g_strdup_printf("%s.tree.%d", what->path, (int)getpid());
     g_autofree char *parent = g_path_get_dirname(what->path);
-    bool ok = check_target(what, err) && cache_make_folder(parent, err) && make_tree(what, tree, err);
+    bool ok = rootfs_check_target(what, err) && cache_make_folder(parent, err) &&
+              rootfs_fill(tree, what->path, err) && rootfs_add(what, tree, err);
 
     if (ok && what->format == LAB_ROOT_DIR)
         ok = !rename(tree, what->path) || fail_errno(err, "make", what->path);

@@ -325,7 +325,7 @@ static const struct local_ops ops = {on_datagram, on_open, on_receive, on_close,
  */
 
 /* May this process give files away and make devices, as the host's own root may? */
-static bool is_real_root(void)
+bool exports_are_real(void)
 {
     g_autofree char *status = NULL, *map = NULL;
     const char *caps;
@@ -346,7 +346,7 @@ static bool parse_export(struct props *p, struct nfs_export *e, GError **err)
     const char *ids = props_get(p, "ids");
 
     *e = (struct nfs_export){.path = props_get(p, "path"), .mount = props_get(p, "mount")};
-    e->ids = is_real_root() ? NFS_IDS_REAL : NFS_IDS_MAPPED;
+    e->ids = exports_are_real() ? NFS_IDS_REAL : NFS_IDS_MAPPED;
     if (!props_bool(p, "readonly", false, &e->readonly, err))
         return false;
     if (ids && !strcmp(ids, "mapped"))
@@ -478,7 +478,7 @@ bool exports_new(const struct config *c, struct netdevs *nets, struct exports **
             return false;
     if (implied)
         list[n++] =
-            (struct nfs_export){.path = implied, .ids = is_real_root() ? NFS_IDS_REAL : NFS_IDS_MAPPED};
+            (struct nfs_export){.path = implied, .ids = exports_are_real() ? NFS_IDS_REAL : NFS_IDS_MAPPED};
     if (!n || start(list, n, nets, out, err)) {
         if (implied)
             fprintf(stderr, "%s: nfsroot=: the guest gets this host's %s to read and write\n",

@@ -18,4 +18,8 @@ bool exports_new(const struct config *config, struct netdevs *nets, struct expor
 /* Before the networks, when no vCPU runs any more.  NULL is allowed. */
 void exports_free(struct exports *exports);
 
+
+/* Is ids=real what an export has when nobody says? */
+bool exports_are_real(void);
+
 #endif

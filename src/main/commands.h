@@ -44,6 +44,12 @@ extern const struct command *const commands[]; /* ends in NULL */
 int run_qemu(int argc, char *const *argv);
 
 /*
+ * `armlet run' with these words (which are taken apart), for another command: what it prints goes to `output'.  Returns its
+ * status.  Once a process.
+ */
+int run_for(char **argv, void (*output)(void *opaque, const void *data, size_t len), void *opaque);
+
+/*
  * Puts the options among argv into `into' and moves the other words to the front, where NULL ends them.  Stops at "--",
  * behind which *rest begins (NULL: there was none).  A mistake is a line on stderr and the end of the program.
  */

@@ -373,19 +373,23 @@ static struct session_options session_options(const struct wishes *w, struct res
     };
 }
 
-static int run(int argc, char **argv)
+int run_for(char **argv, void (*output)(void *opaque, const void *data, size_t len), void *opaque)
 {
     static char *const nothing[] = { (char *)"true", NULL };
     struct wishes w = { 0 };
     struct share share = { 0 };
     char **command;
 
-    (void)argc;
     cli_parse(&command_run, argv, &w, &command);
     check_words(argv, command, &w);
     bool from_log = !command || !*command;
     struct results *results = w.ktap ? results_new() : NULL;
     struct session_options o = session_options(&w, results, from_log);
+    if (output) {
+        o.output = output;
+        o.opaque = opaque;
+        o.tty = false;
+    }
     choose_share(&w, &share);
     choose_root(&w, &share);
     o.job = make_job(&w, &share, o.tty, from_log ? nothing : command);
@@ -406,6 +410,12 @@ static int run(int argc, char **argv)
     g_free(share.host);
     g_free(share.root);
     return status;
+}
+
+static int run(int argc, char **argv)
+{
+    (void)argc;
+    return run_for(argv, NULL, NULL);
 }
 
 static const char examples[] =

@@ -19,6 +19,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "nfs/nfs.h"
+
 #define ATTR_NAME "user.armlet.node"
 #define ATTR_MAX  160
 /* A change within this time of another may have the same ctime: what is that fresh is not cached. */
@@ -419,4 +421,17 @@ bool tree_has_xattr(struct tree *tree)
     char text[ATTR_MAX];
 
     return fgetxattr(tree->root->fd, ATTR_NAME, text, sizeof(text)) >= 0 || errno != EOPNOTSUPP;
+}
+
+int nfs_mapped_set(int fd, uint32_t mode, uint32_t uid, uint32_t gid)
+{
+    struct meta m = {.present = true, .kind = 'f', .mode = mode, .uid = uid, .gid = gid};
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    uint32_t host = meta_host_mode(mode, S_ISDIR(st.st_mode));
+    int err = uid || gid || host != mode ? meta_write(fd, &m) : 0;
+
+    return err ? err : fchmod(fd, host) < 0 ? -errno : 0;
 }

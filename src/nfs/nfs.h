@@ -57,6 +57,12 @@ void nfs_reply_clear(struct nfs_reply *reply);
 struct nfs_server;
 
 /*
+ * For who fills a directory that will be exported as NFS_IDS_MAPPED: the file or directory at `fd' is to have this owner and
+ * mode (07777) for the guest.  0 or -errno: -EPERM when the file system keeps no attributes and one is needed.
+ */
+int nfs_mapped_set(int fd, uint32_t mode, uint32_t uid, uint32_t gid);
+
+/*
  * Serve `n' directories.  Nothing of `exports' is kept.  NULL and `error' (G_FILE_ERROR) when one cannot be
  * opened or two have one name.  One line of warning when a mapped export is on a file system without extended
  * attributes.
