@@ -12,6 +12,8 @@ import stat
 import subprocess
 import sys
 
+import debs
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(HERE)
 CC = {"arm64": "aarch64-linux-gnu-gcc", "native": "gcc"}
@@ -38,10 +40,7 @@ REAL = {
 
 
 def cache(*parts):
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):
-        base = os.path.expanduser("~/.cache")
-    path = os.path.join(base, "armlet", "bench", *parts)
+    path = debs.cache("bench", *parts)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     return path
 
@@ -195,51 +194,24 @@ def rows_initramfs(base, real):
 
 # real programs
 
-APT_CONF = """#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-#clear APT::Architectures;
-APT::Architecture "arm64";
-APT::Architectures {{ "arm64"; }};
-APT::Sandbox::User "";
-APT::Update::Error-Mode "any";
-APT::Install-Recommends "false";
-Acquire::Languages "none";
-Dir::State "{state}";
-Dir::State::lists "{state}/lists";
-Dir::State::status "{state}/status";
-Dir::Cache "{state}/cache";
-Dir::Etc::sourcelist "{state}/sources.list";
-Dir::Etc::sourceparts "/dev/null";
-Dir::Etc::preferences "/dev/null";
-Dir::Etc::preferencesparts "/dev/null";
-Dir::Log "{state}";
-"""
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-SOURCES = f"deb [arch=arm64 signed-by={KEYRING}] http://deb.debian.org/debian bookworm main\n"
+SOURCES = [(debs.MIRROR, "bookworm")]
 
 
 def fetch_packages(new, packages, with_dependencies=True):
-    state, debs = cache("apt"), new + ".debs"
-    for folder in (state + "/lists/partial", state + "/cache/archives/partial", debs, new):
-        os.makedirs(folder, exist_ok=True)
-    for name, text in (("apt.conf", APT_CONF.format(state=state)), ("sources.list", SOURCES), ("status", "")):
-        with open(os.path.join(state, name), "w") as f:
-            f.write(text)
-
-    def apt(*args, **more):
-        env = dict(os.environ, LC_ALL="C")
-        return run(["apt-get", "-q", "-c", state + "/apt.conf", *args], env=env, **more)
-
     print("fetching from Debian for arm64:", *packages, file=sys.stderr, flush=True)
-    apt("update")
-    plan = apt("--simulate", "install", *packages)
-    wanted = [f"{n}={v}" for n, v in re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+)", plan, re.M)
-              if with_dependencies or n in packages]
-    apt("download", *wanted, cwd=debs)
-    for deb in sorted(glob.glob(os.path.join(debs, "*.deb"))):
-        run(["dpkg-deb", "-x", deb, new])
-    shutil.rmtree(debs)
+    try:
+        get = debs.Apt(cache("apt"), SOURCES, "arm64")
+        get("update")
+        plan = get("--simulate", "install", *packages)
+        wanted = [f"{n}={v}" for n, v in re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+)", plan, re.M)
+                  if with_dependencies or n in packages]
+        os.makedirs(new + ".debs")
+        os.makedirs(new)
+        get("download", *wanted, cwd=new + ".debs")
+        debs.unpack(new + ".debs", new)
+    except debs.Missing as e:
+        sys.exit(f"bench: Debian's packages cannot be had: {e}")
+    os.rmdir(new + ".debs")
 
 
 def debian_tree(packages, with_dependencies=True):

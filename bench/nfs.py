@@ -32,11 +32,6 @@ def say(text):
 
 # the tree
 
-def fetch_programs(new):
-    inputs.PACKAGES = PROGRAMS
-    inputs.fetch_packages(new)
-
-
 def make_repository(path):
     os.makedirs(path)
     for i in range(REPOSITORY_FILES):
@@ -63,7 +58,7 @@ def busybox_tree(build, new):
 
 
 def make_tree(build, source):
-    programs = inputs.made(inputs.cache(f"nfs-programs-{inputs.hash_of(PROGRAMS)}"), fetch_programs)
+    programs = inputs.debian_tree(PROGRAMS)
 
     def make(new):
         say("making the tree")

@@ -6,7 +6,6 @@
 
 Each program is compiled at -O0, -O2 and -O3 for arm64, and at -O1 for the host, whose checksum is the answer.
 """
-import argparse
 import concurrent.futures
 import os
 import re
@@ -95,15 +94,9 @@ def answers(text):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("-n", type=int, default=200)
-    parser.add_argument("-s", type=int, default=1)
-    parser.add_argument("command", nargs=argparse.REMAINDER)
-    args = parser.parse_args()
-    if not args.command:
-        parser.error("what to run it with is missing")
+    args = inguest.arguments(__doc__, n=200, s=1)
     if not shutil.which("csmith"):
-        parser.error("csmith is missing (tools/deps check)")
+        inguest.die("csmith is missing (tools/deps check)")
     with tempfile.TemporaryDirectory() as folder:
         guestjobs.say(f"generating and compiling {args.n} programs")
         paths = [generate(seed, folder) for seed in range(args.s, args.s + args.n)]

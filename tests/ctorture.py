@@ -8,7 +8,6 @@ Sources are those of Debian's gcc-12-source.  Each is compiled at -O2 and linked
 runs them one after the other, each in a process of its own.  What does not pass under qemu-aarch64 (it wants what this C
 library or target lacks) is left out, and counted.
 """
-import argparse
 import concurrent.futures
 import glob
 import os
@@ -96,12 +95,7 @@ def program():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("-k", default=None)
-    parser.add_argument("command", nargs=argparse.REMAINDER)
-    args = parser.parse_args()
-    if not args.command:
-        parser.error("what to run it with is missing")
+    args = inguest.arguments(__doc__, k="")
     lines = inguest.boot(args.command, inguest.initramfs(program(), folders=["tmp"]), [args.k] if args.k else [], timeout=3000)
     return inguest.judge([line for line in lines if not line.startswith("PASS")])
 

@@ -108,14 +108,22 @@ def test_bpf(argv):
     return judge(boot(argv, archive, kernel_words="log_buf_len=8M"))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("what", choices=["build", "litmus", "bpf", "crashme"])
-    parser.add_argument("-n", default="20000")
+def arguments(doc, what=(), **options):
+    """What a test program was called with: options of one letter with defaults, and the emulator's command line."""
+    parser = argparse.ArgumentParser(description=doc.split("\n", maxsplit=1)[0])
+    if what:
+        parser.add_argument("what", choices=what)
+    for letter, default in options.items():
+        parser.add_argument(f"-{letter}", default=default, type=type(default))
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args()
     if not args.command:
         parser.error("what to run it with is missing")
+    return args
+
+
+def main():
+    args = arguments(__doc__, ["build", "litmus", "bpf", "crashme"], n="20000")
     if args.what == "build":
         print(build(args.command[0]))
         return 0

@@ -7,7 +7,6 @@
 The sources are those of Debian's linux-source-6.1, the compiler Debian's for arm64; programs are static.  Both are kept
 in $XDG_CACHE_HOME/armlet/bench.
 """
-import argparse
 import fnmatch
 import os
 import shutil
@@ -15,6 +14,7 @@ import subprocess
 import sys
 
 import guestjobs
+import inguest
 import inputs
 
 GROUPS = ["arm64/abi", "arm64/fp", "arm64/signal", "arm64/tags", "breakpoints", "seccomp", "clone3", "timers", "ptrace",
@@ -91,15 +91,9 @@ def plan(groups, word):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("-g", default=",".join(GROUPS))
-    parser.add_argument("-k", default="")
-    parser.add_argument("command", nargs=argparse.REMAINDER)
-    args = parser.parse_args()
-    if not args.command:
-        parser.error("what to run it with is missing")
+    args = inguest.arguments(__doc__, g=",".join(GROUPS), k="")
     if not shutil.which("aarch64-linux-gnu-gcc"):
-        parser.error("aarch64-linux-gnu-gcc is missing (tools/deps check)")
+        inguest.die("aarch64-linux-gnu-gcc is missing (tools/deps check)")
     jobs, files = plan(args.g.split(","), args.k)
     results = guestjobs.run(args.command, jobs, files, timeout=3000)
     return guestjobs.judge(jobs, results, KNOWN)

@@ -7,11 +7,11 @@
 stress-ng and its libraries are Debian's, for arm64.  A class passes when no stressor says that an answer is wrong or ends
 by itself; what the kernel or its configuration lacks is skipped by stress-ng.
 """
-import argparse
 import re
 import sys
 
 import guestjobs
+import inguest
 import inputs
 
 PACKAGES = ["stress-ng", "libapparmor1", "libbsd0", "libmd0", "libc6", "libgcc-s1", "libcrypt1", "libegl1", "libglvnd0",
@@ -25,13 +25,7 @@ GOOD = ("0", "3", "4")  # done; no resources; not implemented
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("-c", default=",".join(CLASSES))
-    parser.add_argument("-t", default="1")
-    parser.add_argument("command", nargs=argparse.REMAINDER)
-    args = parser.parse_args()
-    if not args.command:
-        parser.error("what to run it with is missing")
+    args = inguest.arguments(__doc__, c=",".join(CLASSES), t="1")
     tree = inputs.debian_tree(PACKAGES, with_dependencies=False)
     jobs = [(name, 1500, f"/usr/bin/stress-ng --class {name} --seq 4 --timeout {args.t} --verify --metrics-brief --temp-path /tmp "
                          f"--vm-bytes 128m --exclude {','.join(LEFT_OUT)}") for name in args.c.split(",")]
