@@ -96,6 +96,43 @@ void cache_unlock(int fd)
         close(fd);
 }
 
+char *cache_get(const struct cache_item *item, GError **err)
+{
+    char *found = item->anew ? NULL : item->find(item->what);
+    int lock;
+
+    if (found)
+        return found;
+    lock = cache_lock(err);
+    if (lock < 0)
+        return NULL;
+    /* Who held the lock before may have made it for us. */
+    found = item->anew ? NULL : item->find(item->what);
+    if (!found && item->make(item->what, err)) {
+        found = item->find(item->what);
+        if (!found)
+            g_set_error_literal(err, LAB_ERROR, LAB_ERROR_FAILED, item->lost);
+    }
+    cache_unlock(lock);
+    return found;
+}
+
+char *cache_newest(const char *folder, const char *prefix)
+{
+    g_autofree char *top = cache_path(folder, NULL), *best = NULL;
+    GDir *dir = g_dir_open(top, 0, NULL);
+    const char *name;
+
+    while (dir && (name = g_dir_read_name(dir)))
+        if (g_str_has_prefix(name, prefix) && (!best || strverscmp(name, best) > 0)) {
+            g_free(best);
+            best = g_strdup(name);
+        }
+    if (dir)
+        g_dir_close(dir);
+    return best ? g_build_filename(top, best, NULL) : NULL;
+}
+
 static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *ftw)
 {
     /* A folder without write permission, as packages have them, could not be emptied. */

@@ -16,6 +16,22 @@ char *cache_path(const char *first, ...) G_GNUC_NULL_TERMINATED;
 int cache_lock(GError **err);
 void cache_unlock(int fd);
 
+/*
+ * Something of the cache: find() gives it (to be freed; NULL: it is not there), make() puts it there.  cache_get() gives
+ * what is there, or else makes it, with the lock.  With `anew' it is made in any case.
+ */
+struct cache_item {
+    char *(*find)(const void *what);
+    bool (*make)(const void *what, GError **err);
+    const void *what; /* argument of both */
+    bool anew;
+    const char *lost; /* the error when make() succeeds and find() finds nothing */
+};
+char *cache_get(const struct cache_item *item, GError **err);
+
+/* The path of the newest thing of the cache's `folder' whose name begins with `prefix', by its version; NULL: none. */
+char *cache_newest(const char *folder, const char *prefix);
+
 /* A new empty folder of the cache to build in, lock held; cache_publish() moves it to `path' in one step. */
 char *cache_new_folder(GError **err);
 bool cache_publish(const char *folder, const char *path, GError **err);

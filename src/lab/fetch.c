@@ -32,6 +32,18 @@ static void kernel_free(void *k)
     g_free(k);
 }
 
+struct kernel_wish {
+    const char *series; /* NULL: any */
+    bool refresh;       /* ask the mirror for a newer one */
+};
+
+static char *kernel_folder(const char *release, const char *version)
+{
+    g_autofree char *name = g_strdup_printf("%s_%s", release, version);
+
+    return cache_path("kernel", name, NULL);
+}
+
 /* The kernel in a folder of the cache, or NULL if it is none. */
 static struct lab_kernel *load_kernel(const char *folder)
 {
@@ -87,23 +99,21 @@ GPtrArray *lab_kernel_list(void)
     return list;
 }
 
-/* The newest cached kernel of `series' (NULL: any). */
-static bool find_cached(const char *series, struct lab_kernel *out)
+/* The folder of the newest cached kernel of `series' (NULL: any). */
+static char *find_kernel(const void *what)
 {
+    const struct kernel_wish *wish = what;
     GPtrArray *list = lab_kernel_list();
-    bool found = false;
+    char *folder = NULL;
 
-    for (guint i = list->len; i-- > 0 && !found;) {
-        struct lab_kernel *k = list->pdata[i];
+    for (guint i = list->len; i-- > 0 && !folder;) {
+        const struct lab_kernel *k = list->pdata[i];
 
-        if (!series || !strcmp(series, k->series)) {
-            *out = *k;
-            *k = (struct lab_kernel){0};
-            found = true;
-        }
+        if (!wish->series || !strcmp(wish->series, k->series))
+            folder = kernel_folder(k->release, k->version);
     }
     g_ptr_array_unref(list);
-    return found;
+    return folder;
 }
 
 /* The package that carries the newest kernel of the series: linux-image-arm64 of that series depends on it. */
@@ -152,20 +162,14 @@ static bool fetch_tree(const struct apt_package *p, const char *path, const char
     return ok;
 }
 
-/* With the lock held. */
 static bool fetch_kernel(const char *series, bool refresh, GError **err)
 {
     struct apt_package package;
-    char *name, *path;
-    bool ok;
 
     if (!apt_prepare(refresh, err) || !find_kernel_package(series, &package, err))
         return false;
-    name = g_strdup_printf("%s_%s", package.name + strlen("linux-image-"), package.version);
-    path = cache_path("kernel", name, NULL);
-    ok = !g_access(path, F_OK) || fetch_tree(&package, path, series, err);
-    g_free(name);
-    g_free(path);
+    g_autofree char *path = kernel_folder(package.name + strlen("linux-image-"), package.version);
+    bool ok = !g_access(path, F_OK) || fetch_tree(&package, path, series, err);
     apt_package_clear(&package);
     return ok;
 }
@@ -190,73 +194,74 @@ static bool fetch_twice(bool (*fetch)(const char *, bool, GError **), const char
     return fetch(arg, true, err);
 }
 
+static bool make_kernel(const void *what, GError **err)
+{
+    const struct kernel_wish *wish = what;
+
+    return fetch_twice(fetch_kernel, wish->series ? wish->series : LAB_DEFAULT_SERIES, wish->refresh, err);
+}
+
 bool lab_kernel_get(const char *series, bool refresh, struct lab_kernel *out, GError **err)
 {
-    bool ok;
-    int lock;
+    const struct kernel_wish wish = {series, refresh};
 
     *out = (struct lab_kernel){0};
     if (series && !g_strv_contains(lab_kernel_series, series)) {
-        char *have = g_strjoinv(", ", (char **)lab_kernel_series);
+        g_autofree char *have = g_strjoinv(", ", (char **)lab_kernel_series);
 
         g_set_error(err, LAB_ERROR, LAB_ERROR_NOT_FOUND, "no kernel series %s: there are %s", series, have);
-        g_free(have);
         return false;
     }
-    if (!refresh && find_cached(series, out))
-        return true;
-    lock = cache_lock(err);
-    if (lock < 0)
-        return false;
-    /* Who held the lock before may have fetched it for us. */
-    ok = !refresh && find_cached(series, out);
-    if (!ok) {
-        if (!series)
-            series = LAB_DEFAULT_SERIES;
-        ok = fetch_twice(fetch_kernel, series, refresh, err);
-        if (ok && !find_cached(series, out)) {
-            g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "Debian's kernel package %s has no vmlinuz", series);
-            ok = false;
-        }
-    }
-    cache_unlock(lock);
-    return ok;
+    g_autofree char *folder = cache_get(&(struct cache_item){
+        .find = find_kernel, .make = make_kernel, .what = &wish, .anew = refresh,
+        .lost = "Debian's kernel package has no vmlinuz"}, err);
+    struct lab_kernel *k = folder ? load_kernel(folder) : NULL;
+    if (k)
+        *out = *k;
+    else if (folder)
+        g_set_error(err, LAB_ERROR, LAB_ERROR_IO, "%s cannot be read", folder);
+    g_free(k);
+    return k != NULL;
 }
 
-/* With the lock held. */
-static bool fetch_debug(const struct lab_kernel *k, const char *path, GError **err)
+/* --- what belongs to a kernel --------------------------------------------------------------------------- */
+
+static char *debug_folder(const struct lab_kernel *k)
 {
-    g_autofree char *name = g_strdup_printf("linux-image-%s-dbg", k->release);
+    g_autofree char *name = g_strdup_printf("%s_%s", k->release, k->version);
+
+    return cache_path("debug", name, NULL);
+}
+
+static char *find_debug(const void *what)
+{
+    const struct lab_kernel *k = what;
+    g_autofree char *folder = debug_folder(k), *file = g_strdup_printf("vmlinux-%s", k->release);
+    char *vmlinux = g_build_filename(folder, "usr", "lib", "debug", "boot", file, NULL);
+
+    if (g_access(vmlinux, R_OK))
+        g_clear_pointer(&vmlinux, g_free);
+    return vmlinux;
+}
+
+static bool fetch_debug(const void *what, GError **err)
+{
+    const struct lab_kernel *k = what;
+    g_autofree char *name = g_strdup_printf("linux-image-%s-dbg", k->release), *path = debug_folder(k);
     struct apt_package package;
-    bool ok;
 
     if (!apt_prepare(false, err) || !apt_find(name, k->version, &package, err))
         return false;
-    ok = fetch_tree(&package, path, NULL, err);
+    bool ok = fetch_tree(&package, path, NULL, err);
     apt_package_clear(&package);
     return ok;
 }
 
 char *lab_kernel_debug(const struct lab_kernel *k, GError **err)
 {
-    g_autofree char *name = g_strdup_printf("%s_%s", k->release, k->version), *path = cache_path("debug", name, NULL);
-    g_autofree char *file = g_strdup_printf("vmlinux-%s", k->release);
-    char *vmlinux = g_build_filename(path, "usr", "lib", "debug", "boot", file, NULL);
-    int lock;
-    bool ok;
-
-    if (!g_access(vmlinux, R_OK))
-        return vmlinux;
-    lock = cache_lock(err);
-    ok = lock >= 0 && (!g_access(vmlinux, R_OK) || fetch_debug(k, path, err));
-    cache_unlock(lock);
-    if (ok && g_access(vmlinux, R_OK)) {
-        g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "Debian's package of debug symbols has no %s", file);
-        ok = false;
-    }
-    if (!ok)
-        g_clear_pointer(&vmlinux, g_free);
-    return vmlinux;
+    return cache_get(&(struct cache_item){
+        .find = find_debug, .make = fetch_debug, .what = k,
+        .lost = "Debian's package of debug symbols has no vmlinux"}, err);
 }
 
 /* linux-headers-RELEASE, and what it depends on of the kernel's own packages (common headers, tools); with the lock. */
@@ -289,60 +294,39 @@ bool lab_kernel_headers(const struct lab_kernel *k, const char *into, GError **e
     return ok;
 }
 
-static char *find_busybox(void)
-{
-    char *top = cache_path("busybox", NULL), *best = NULL, *path = NULL;
-    GDir *dir = g_dir_open(top, 0, NULL);
-    const char *name;
+/* --- busybox ------------------------------------------------------------------------------------------------ */
 
-    while (dir && (name = g_dir_read_name(dir)))
-        if (!best || strverscmp(name, best) > 0) {
-            g_free(best);
-            best = g_strdup(name);
-        }
-    if (dir)
-        g_dir_close(dir);
-    if (best)
-        path = g_build_filename(top, best, "bin", "busybox", NULL);
+static char *find_busybox(const void *what)
+{
+    g_autofree char *folder = cache_newest("busybox", "");
+    char *path = folder ? g_build_filename(folder, "bin", "busybox", NULL) : NULL;
+
+    (void)what;
     if (path && g_access(path, R_OK))
         g_clear_pointer(&path, g_free);
-    g_free(top);
-    g_free(best);
     return path;
 }
 
-/* With the lock held. */
 static bool fetch_busybox(const char *name, bool refresh, GError **err)
 {
     struct apt_package package;
-    char *path;
-    bool ok;
 
     if (!apt_prepare(refresh, err) || !apt_find(name, "", &package, err))
         return false;
-    path = cache_path("busybox", package.version, NULL);
-    ok = !g_access(path, F_OK) || fetch_tree(&package, path, NULL, err);
-    g_free(path);
+    g_autofree char *path = cache_path("busybox", package.version, NULL);
+    bool ok = !g_access(path, F_OK) || fetch_tree(&package, path, NULL, err);
     apt_package_clear(&package);
     return ok;
 }
 
+static bool make_busybox(const void *what, GError **err)
+{
+    (void)what;
+    return fetch_twice(fetch_busybox, "busybox-static", false, err);
+}
+
 char *lab_busybox_get(GError **err)
 {
-    char *path = find_busybox();
-    int lock;
-
-    if (path)
-        return path;
-    lock = cache_lock(err);
-    if (lock < 0)
-        return NULL;
-    path = find_busybox();
-    if (!path && fetch_twice(fetch_busybox, "busybox-static", false, err)) {
-        path = find_busybox();
-        if (!path)
-            g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "Debian's busybox-static has no bin/busybox");
-    }
-    cache_unlock(lock);
-    return path;
+    return cache_get(&(struct cache_item){
+        .find = find_busybox, .make = make_busybox, .lost = "Debian's busybox-static has no bin/busybox"}, err);
 }

@@ -123,24 +123,10 @@ const char lab_article_config[] =
 
 /* --- the source ------------------------------------------------------------------------------------------- */
 
-/* The newest unpacked version, as a path; NULL: none. */
-static char *find_source(void)
+static char *find_source(const void *what)
 {
-    g_autofree char *top = cache_path("source", NULL);
-    char *best = NULL;
-    GDir *dir = g_dir_open(top, 0, NULL);
-    const char *name;
-
-    while (dir && (name = g_dir_read_name(dir)))
-        if (g_str_has_prefix(name, SOURCE "_") && (!best || strverscmp(name, best) > 0)) {
-            g_free(best);
-            best = g_strdup(name);
-        }
-    if (dir)
-        g_dir_close(dir);
-    char *path = best ? g_build_filename(top, best, NULL) : NULL;
-    g_free(best);
-    return path;
+    (void)what;
+    return cache_newest("source", SOURCE "_");
 }
 
 static bool unpack_source(const char *folder, GError **err)
@@ -160,14 +146,14 @@ static bool unpack_source(const char *folder, GError **err)
     return ok;
 }
 
-/* With the cache's lock. */
-static char *fetch_source(GError **err)
+static bool fetch_source(const void *what, GError **err)
 {
     struct apt_package package;
     char *folder;
 
+    (void)what;
     if (!apt_prepare(false, err) || !apt_find(SOURCE, "", &package, err))
-        return NULL;
+        return false;
     g_autofree char *name = g_strdup_printf("%s_%s", package.name, package.version);
     g_autofree char *path = cache_path("source", name, NULL);
     folder = cache_new_folder(err);
@@ -177,24 +163,12 @@ static char *fetch_source(GError **err)
         cache_remove(folder);
     g_free(folder);
     apt_package_clear(&package);
-    return ok ? g_steal_pointer(&path) : NULL;
+    return ok;
 }
 
 char *lab_kernel_source(GError **err)
 {
-    char *path = find_source();
-    int lock;
-
-    if (path)
-        return path;
-    lock = cache_lock(err);
-    if (lock < 0)
-        return NULL;
-    path = find_source();
-    if (!path)
-        path = fetch_source(err);
-    cache_unlock(lock);
-    return path;
+    return cache_get(&(struct cache_item){ .find = find_source, .make = fetch_source }, err);
 }
 
 /* --- the build -------------------------------------------------------------------------------------------- */
