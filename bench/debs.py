@@ -2,8 +2,10 @@
 
 Nothing is installed.
 """
+import fcntl
 import glob
 import os
+import shutil
 import subprocess
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -36,7 +38,8 @@ class Apt:
             status = os.path.join(state, "status")
             open(status, "a").close()
         lines = [f"deb [signed-by={KEYRING}] {address} {name} main\n" for address, name in sources]
-        only = f'APT::Architecture "{arch}";\n#clear APT::Architectures;\nAPT::Architectures {{ "{arch}"; }};\n'
+        only = (f'APT::Architecture "{arch}";\n#clear APT::Architectures;\n'
+                f'APT::Architectures {{ "{arch}"; }};\n')
         prefer = f'APT::Default-Release "{release}";\n' if release else ""
         for path, text in ((os.path.join(state, "sources.list"), "".join(lines)), (self.conf, f"""\
 #clear APT::Update::Pre-Invoke;
@@ -89,3 +92,32 @@ def merge_usr(root):
     for folder in MERGED:
         os.makedirs(os.path.join(root, "usr", folder), exist_ok=True)
         os.symlink(os.path.join("usr", folder), os.path.join(root, folder))
+
+
+def tree(name, release, arch, packages, depends):
+    """
+    The folder of the cache with `packages' (and what they depend on) unpacked, for which `name' stands as long
+    as the other arguments are the same; may raise Missing.
+    """
+    root = cache("debian", name)
+    if os.path.isdir(root):
+        return root
+    os.makedirs(cache("debian"), exist_ok=True)
+    with open(cache("debian", "lock"), "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.isdir(root):
+            return root
+        apt = Apt(cache("debian", f"apt-{release}-{arch}"), [(MIRROR, release)], arch)
+        apt("update")
+        if depends:
+            apt("install", "--download-only", *packages)
+        else:
+            apt("download", *packages, cwd=apt.archives)
+        new = root + ".new"
+        shutil.rmtree(new, ignore_errors=True)
+        os.makedirs(new)
+        if depends:
+            merge_usr(new)
+        unpack(apt.archives, new)
+        os.rename(new, root)
+    return root

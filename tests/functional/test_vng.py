@@ -1,58 +1,26 @@
 """virtme-ng from Debian trixie, which takes us for its QEMU: a command, a pipe, a shell."""
-import glob
 import os
 import re
-import shutil
 import signal
 import subprocess
+import sys
 
-import debian
 import pexpect
 import pytest
 from guest import ARMLET, images
 
-PACKAGES = ["base-files", "base-passwd", "bash", "busybox-static", "coreutils", "dash", "diffutils", "findutils", "grep",
-            "hostname", "iproute2", "kbd", "kmod", "mawk", "mount", "sed", "udev", "util-linux"]
-# What installing the packages would have made.
-FOLDERS = ["boot", "dev", "etc/lvm", "home", "opt", "proc", "root", "run", "srv", "sys", "tmp", "usr/lib/modules", "var/tmp"]
-FILES = ["etc/fstab", "etc/hosts", "etc/shadow"]
-
-
-def make_root(kernel, release, root):
-    """An arm64 root with a kernel and its modules, as hard links to the cache's files."""
-    shutil.copytree(debian.tree("arm64-root", "bookworm", "arm64", PACKAGES, True), root, symlinks=True, copy_function=os.link)
-    for folder in FOLDERS:
-        os.makedirs(os.path.join(root, folder), exist_ok=True)
-    for file in FILES:
-        open(os.path.join(root, file), "a").close()
-    for name in ("passwd", "group"):
-        shutil.copy(os.path.join(root, "usr/share/base-passwd", name + ".master"), os.path.join(root, "etc", name))
-    os.symlink("../bin/busybox", os.path.join(root, "usr/sbin/poweroff"))
-    os.link(kernel, os.path.join(root, "boot", os.path.basename(kernel)))
-    modules = os.path.join(os.path.dirname(os.path.dirname(kernel)), "lib/modules", release)
-    shutil.copytree(modules, os.path.join(root, "usr/lib/modules", release), symlinks=True, copy_function=os.link)
-    subprocess.run(["depmod", "-b", root, release], check=True)
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "bench"))
+import debs  # noqa: E402
+from vng import vng_command  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def vng():
-    """(command line of vng up to what is to be run, its environment); trixie may be out of reach."""
+    """See bench/vng.py; trixie may be out of reach."""
     try:
-        tools = debian.tree("vng", "trixie", "amd64", ["virtme-ng"], False)
-        kernel = images("6.1")[0]
-        release = re.search(r"vmlinuz-(.*)", kernel).group(1)
-        root = debian.cache("debian", "vng-root-" + release)
-        if not os.path.isdir(root):
-            shutil.rmtree(root + ".new", ignore_errors=True)
-            make_root(kernel, release, root + ".new")
-            os.rename(root + ".new", root)
-    except debian.Missing as e:
+        return vng_command(images("6.1")[0], ARMLET)
+    except debs.Missing as e:
         pytest.skip(f"Debian trixie cannot be had here: {e}")
-    env = dict(os.environ, PYTHONPATH=glob.glob(tools + "/usr/lib/python3/dist-packages")[0],
-               PATH=f"{tools}/usr/bin:/usr/bin:/bin:/usr/sbin:/sbin", TERM="vt100")
-    image = os.path.join(root, "boot", os.path.basename(kernel))
-    return (["/usr/bin/python3", f"{tools}/usr/bin/vng", "--run", image, "--arch", "arm64", "--root", root, "--cpus", "2",
-             "--cwd", root, "--qemu", os.path.abspath(ARMLET)], env)
 
 
 def script(vng, command, stdin=""):
