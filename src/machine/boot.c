@@ -318,7 +318,7 @@ static bool load_kernel(struct mem *mem, const char *name, GBytes *kernel, struc
 /* What cannot be mapped (pipes, /proc/self/fd/N), which may never end. */
 static GBytes *read_stream(const char *path, GError **err)
 {
-    enum { PIECE = 1 << 20, LIMIT = 1 << 30 };
+    enum { PIECE = 1 << 20, LIMIT = 512 << 20 };
     g_autoptr(GByteArray) all = g_byte_array_new();
     int fd = open(path, O_RDONLY | O_CLOEXEC), why;
     ssize_t n = fd;

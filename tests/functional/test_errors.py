@@ -169,7 +169,7 @@ def test_endless_pipe():
         done = subprocess.run([ARMLET, "-nographic", "-kernel", "/dev/stdin"], stdin=cat.stdout, capture_output=True,
                               text=True, timeout=120, check=False)
         cat.kill()
-    assert done.returncode == 1 and "no end after 1024 MiB" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 1 and "no end after 512 MiB" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_kernel_from_a_pipe_that_nobody_writes(tmp_path):
