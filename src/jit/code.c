@@ -387,11 +387,13 @@ static bool emit_place(struct jit_code *code, const struct cpu *cpu, const struc
         find_groups(code);
         opt_dead(&code->block, code->uses);
         opt_lazy(&code->block);
+        opt_loop(&code->block, &code->emit.loop);
         if (dump)
             dump_before(code, cpu, at, TRACE_OP_OPT);
         code->emit.x = (struct x86){ .p = s->free, .start = s->free, .end = s->end, .exec = code->rx - code->rw };
         code->emit.mode = at->mode;
         code->emit.smp = cpu->cluster->n > 1;
+        code->emit.bounded = at->bounded;
         code->emit.stubs = &code->stubs;
         code->emit.snap = code->snap;
         if (emit_block(&code->emit, &code->block, code->uses, (unsigned)(at->pa & (MEM_PAGE_SIZE - 1)), &entry[0],

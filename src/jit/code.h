@@ -28,6 +28,7 @@ struct jit_place {
     uint64_t pa_page, pa;
     unsigned mode; /* JM_* */
     unsigned max;  /* instructions at most */
+    bool bounded;  /* loops end after HOT_TURNS turns */
 };
 /* The block at the place, if it is there and not stale.  No lock. */
 struct jit_block *jit_code_find(struct jit_code *code, struct cpu *cpu, const struct jit_place *at);

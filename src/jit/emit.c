@@ -306,7 +306,7 @@ unsigned emit_hint(const struct emit *e, unsigned id)
     const struct ir *set = op_of(e, e->lazy);
     unsigned n = e->hint[id];
 
-    return e->lazy && set->k != LAZY_HOST && (n == (set->b & 0xffu) + 1 || n == (set->b >> 8) + 1u) ? 0 : n;
+    return e->lazy && !e->turn && set->k != LAZY_HOST && (n == (set->b & 0xffu) + 1 || n == (set->b >> 8) + 1u) ? 0 : n;
 }
 
 unsigned emit_dest(struct emit *e, unsigned id)
@@ -487,7 +487,8 @@ struct cold *emit_cold(struct emit *e, unsigned kind, uint8_t *from)
     unsigned lazy = may_leave ? e->lazy : 0;
     struct cold *c = &e->cold[e->ncold++];
     *c = (struct cold){ .kind = (uint8_t)kind, .from = from, .insn = (uint16_t)e->insn, .off = (int16_t)e->off,
-                        .id = (uint16_t)e->at, .lazy = (uint16_t)lazy, .host = (uint8_t)emit_in_host(e, lazy) };
+                        .id = (uint16_t)e->at, .lazy = (uint16_t)lazy, .host = (uint8_t)emit_in_host(e, lazy),
+                        .turn = lazy && e->turn };
     return c;
 }
 
@@ -574,6 +575,7 @@ static void emit_value(struct emit *e, const struct ir *ir)
 static void emit_set_f(struct emit *e, const struct ir *ir)
 {
     e->lazy = ir->k ? (uint16_t)e->at : 0;
+    e->turn = false;
     if (ir->k == LAZY_HOST && e->host_f != ir->a) { /* C made them, or they are a constant: stored all the same */
         BUG_ON(e->mem_f != ir->a);
         e->lazy = 0;
@@ -625,10 +627,7 @@ static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
         break;
     case IR_sp_check: emit_sp_check(e); break;
     case IR_barrier: emit_barrier(e, ir); break;
-    case IR_exit:
-        emit_flags_out(e, ir->k & FLAGS_DEAD_NEXT);
-        emit_goto(e, ir->imm);
-        break;
+    case IR_exit: emit_exit(e, ir); break;
     case IR_side: emit_side(e, ir); break;
     case IR_poll: emit_trace_poll(e, ir); break;
     case IR_branch: emit_branch(e, ir); break;
@@ -691,6 +690,7 @@ void emit_snapshot(struct emit *e, unsigned group)
 #undef SAVE
     s->mem_f = e->mem_f;
     s->lazy = e->lazy;
+    s->turn = e->turn;
     s->insn = e->insn;
     s->off = e->off;
 }
@@ -711,6 +711,7 @@ static void restore_snapshot(struct emit *e, unsigned group)
 #undef RESTORE
     e->mem_f = s->mem_f;
     e->lazy = s->lazy;
+    e->turn = s->turn;
     e->insn = s->insn;
     e->off = s->off;
     emit_unlock_all(e);
@@ -740,7 +741,7 @@ static void emit_group_cold(struct emit *e, unsigned number)
         return;
     int32_t rest = (int32_t)(e->block->insns - e->insn) - 1;
     if (e->lazy)
-        emit_flags_to_memory(e, e->lazy, emit_in_host(e, e->lazy));
+        emit_flags_to_memory(e, e->lazy, emit_in_host(e, e->lazy), e->turn);
     if (rest)
         x86_alu_mi(&e->x, true, ALU_SUB, CPU_MEM(icount), rest);
     emit_goto(e, op_of(e, i)->imm);
@@ -794,6 +795,25 @@ static void find_hints(struct emit *e)
     }
 }
 
+/* Where the end of a loop comes back to: its vectors are in registers, and flags may wait to be made (struct loop). */
+static void begin_loop(struct emit *e)
+{
+    if (e->loop.flags) {
+        x86_store_imm(&e->x, false, HOT(HOT_TURN), 0);
+        e->lazy = e->loop.flags;
+        e->turn = true;
+    }
+    for (unsigned i = 0; i < e->loop.n; i++) {
+        const struct loop_w *w = &e->loop.w[i];
+        e->uses[w->last]++;
+        place(e, w->get, L_GW, w->reg);
+        e->done[w->get] = true;
+    }
+    emit_loop_vectors_in(e);
+    e->xlocked = 0;
+    e->loop_start = e->x.p;
+}
+
 bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned page_off, uint8_t **cross,
                 uint8_t **inside)
 {
@@ -818,6 +838,7 @@ bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned
     e->uses = uses;
     e->page_off = page_off;
     e->host_f = e->mem_f = e->logic_of = e->lazy = 0;
+    e->turn = false;
     e->insn = 0;
     e->off = 0;
     e->locked = 0;
@@ -830,6 +851,8 @@ bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned
     x86_lea(&e->x, true, RCX, MEM(RAX, -(int32_t)page_off));
     x86_store(&e->x, true, HOT(HOT_PAGE), RCX);
     *inside = e->x.p;
+    if (e->loop.is)
+        begin_loop(e);
     x86_alu_mi(&e->x, true, ALU_ADD, CPU_MEM(icount), (int32_t)block->insns);
     for (unsigned i = 1; i < block->n && !e->failed && !e->x.full; i++) {
         if (e->done[i])

@@ -36,6 +36,7 @@ struct cold { /* code that is put behind the block */
     int16_t off;          /* its offset from the first */
     uint16_t lazy;        /* set_f of flags that are not in HOT_FLAGS here, 0: they are there */
     uint8_t host;         /* COLD_SIDE: EFLAGS hold them: enum in_host */
+    bool turn;            /* in a loop's first turn they are there all the same (HOT_TURN) */
     uint16_t id;          /* IR operation */
     struct hmem ea;       /* the guest address: base and displacement */
     struct hmem w[2];     /* vector operands or results; scalar operands in memory */
@@ -65,6 +66,7 @@ struct snapshot {
     uint8_t copy[GROUP_IR_MAX], xof[GROUP_IR_MAX], zext[GROUP_IR_MAX];
     uint16_t tmp[TEMPS], spill[SPILLS], wslot[W_SLOTS], xreg[XMMS], gx_live[32], gw_live[32];
     uint16_t mem_f, lazy;
+    bool turn;
     unsigned insn;
     int32_t off;
 };
@@ -94,6 +96,7 @@ struct emit {
     uint16_t host_f;       /* flags value that EFLAGS holds, 0: none */
     bool host_inv;         /* its carry is inverted there */
     uint16_t lazy;         /* set_f of the flags now in force when HOT_FLAGS does not have them (opt.h), 0: it has */
+    bool turn;             /* they are those of the loop's turn before, if there was one */
     uint16_t mem_f;        /* flags value that HOT_FLAGS holds, 0: not one with a name here */
     uint16_t logic_of;     /* value whose N and Z (logical operation) EFLAGS hold */
     bool logic_sf;
@@ -106,6 +109,10 @@ struct emit {
     unsigned mode;
     bool smp;            /* there is more than one vCPU */
     const struct jit_stubs *stubs;
+    struct loop loop;
+    uint8_t *loop_start;   /* where its end jumps to */
+    uint8_t loop_xmm[LOOP_W], loop_zext[LOOP_W]; /* where a turn finds loop.w[] */
+    bool bounded;          /* a loop ends after HOT_TURNS back edges */
     unsigned ngroups;
     struct group group[MAX_GROUPS];
     uint8_t member[IR_MAX];
@@ -212,6 +219,9 @@ void emit_xmm_free(struct emit *e, unsigned r);
 bool emit_xmm_live(const struct emit *e);
 /* Before a call that loses them: what is only in registers goes to memory. */
 void emit_xmm_flush(struct emit *e);
+/* The loop's vectors go to registers; at its end, to the same registers. */
+void emit_loop_vectors_in(struct emit *e);
+void emit_loop_vectors_back(struct emit *e);
 /* Register r = the constant. */
 void emit_xmm_const(struct emit *e, unsigned r, uint64_t lo, uint64_t hi);
 /* r keeps `bytes' low bytes (4, 8 or 16) and becomes zero above. */

@@ -156,9 +156,15 @@ enum in_host emit_in_host(const struct emit *e, unsigned set)
     return e->host_inv ? IN_HOST_INVERTED : IN_HOST;
 }
 
-/* Lazy flags go to HOT_FLAGS on the way out; RAX and EFLAGS are destroyed. */
-void emit_flags_to_memory(struct emit *e, unsigned set, enum in_host where)
+/* Lazy flags go to HOT_FLAGS on the way out; RAX and EFLAGS are destroyed.  `turn': in the first turn they are there. */
+void emit_flags_to_memory(struct emit *e, unsigned set, enum in_host where, bool turn)
 {
+    uint8_t *first = NULL;
+
+    if (turn) {
+        x86_alu_mi(&e->x, false, ALU_CMP, HOT(HOT_TURN), 0);
+        first = x86_jcc(&e->x, CC_E);
+    }
     bool inv = where == NOT_IN_HOST ? make_lazy(e, op_of(e, set)) : where == IN_HOST_INVERTED;
 
     if (inv)
@@ -166,6 +172,8 @@ void emit_flags_to_memory(struct emit *e, unsigned set, enum in_host where)
     x86_lahf(&e->x);
     x86_setcc(&e->x, CC_O, RAX);
     x86_rm(&e->x, 0x66, false, 0x89, RAX, HOT(HOT_FLAGS), false);
+    if (turn)
+        x86_here(&e->x, first);
 }
 
 void emit_cold_flags(struct emit *e, const struct cold *c)
@@ -173,7 +181,7 @@ void emit_cold_flags(struct emit *e, const struct cold *c)
     if (!c->lazy)
         return;
     x86_store(&e->x, true, HOT(HOT_T0), RAX);
-    emit_flags_to_memory(e, c->lazy, NOT_IN_HOST);
+    emit_flags_to_memory(e, c->lazy, NOT_IN_HOST, c->turn);
     x86_load(&e->x, true, RAX, HOT(HOT_T0));
 }
 
@@ -184,10 +192,11 @@ void emit_flags_for_c(struct emit *e)
         return;
     enum in_host where = emit_in_host(e, e->lazy);
     bool saved = borrow_rax(e);
-    emit_flags_to_memory(e, e->lazy, where);
+    emit_flags_to_memory(e, e->lazy, where, e->turn);
     return_rax(e, saved);
-    e->mem_f = op_of(e, e->lazy)->a;
+    e->mem_f = e->turn ? 0 : op_of(e, e->lazy)->a;
     e->lazy = 0;
+    e->turn = false;
     emit_clobber_flags(e);
 }
 

@@ -95,6 +95,32 @@ void emit_goto(struct emit *e, uint64_t off)
     }
 }
 
+/* The end of a loop, to its start. */
+static void loop_back(struct emit *e, bool flags_dead)
+{
+    if (e->loop.flags && e->lazy == e->loop.flags) {
+        x86_store_imm(&e->x, false, HOT(HOT_TURN), 1);
+    } else {
+        emit_flags_out(e, flags_dead);
+        e->lazy = 0;
+    }
+    emit_loop_vectors_back(e);
+    if (e->bounded) {
+        x86_alu_mi(&e->x, false, ALU_SUB, HOT(HOT_TURNS), 1);
+        emit_cold(e, COLD_POLL, x86_jcc(&e->x, CC_S))->host = NOT_IN_HOST;
+    }
+    if (e->off < 0) { /* forwards; there was a look at interrupts where the trace went backwards */
+        x86_jmp_to(&e->x, e->loop_start);
+        return;
+    }
+    x86_load(&e->x, false, RCX, CPU_MEM(pending));
+    x86_rm(&e->x, 0, false, 0x85, RCX, HOT(HOT_MASK), false);
+    uint8_t *again = x86_jcc(&e->x, CC_E);
+    if (!e->x.full)
+        x86_patch(again, e->loop_start);
+    emit_cold(e, COLD_POLL, x86_jmp(&e->x))->host = NOT_IN_HOST;
+}
+
 /* A way out of the block at `from' (a jump's place) to offset off. */
 static void add_side(struct emit *e, uint8_t *from, uint64_t off, bool flags_dead)
 {
@@ -133,7 +159,7 @@ void emit_side_cold(struct emit *e, const struct cold *c)
     e->insn = c->insn;
     e->off = c->off;
     if (c->lazy)
-        emit_flags_to_memory(e, c->lazy, c->host);
+        emit_flags_to_memory(e, c->lazy, c->host, c->turn);
     if (rest)
         x86_alu_mi(&e->x, true, ALU_SUB, CPU_MEM(icount), rest);
     if (c->kind == COLD_SIDE) {
@@ -164,11 +190,25 @@ static void emit_return_point(struct emit *e, uint64_t off)
     add_link(e, x86_jmp(&e->x), (unsigned)(e->page_off + off));
 }
 
+void emit_exit(struct emit *e, const struct ir *ir)
+{
+    if (e->loop.is) {
+        loop_back(e, ir->k & FLAGS_DEAD_NEXT);
+        return;
+    }
+    emit_flags_out(e, ir->k & FLAGS_DEAD_NEXT);
+    emit_goto(e, ir->imm);
+}
+
 void emit_branch_rel(struct emit *e, const struct ir *ir)
 {
     uint64_t ret = (uint64_t)(int64_t)e->off + 4;
     int64_t to = (int64_t)e->page_off + (int64_t)ir->imm;
 
+    if (e->loop.is) {
+        loop_back(e, ir->k & FLAGS_DEAD_NEXT);
+        return;
+    }
     emit_flags_out(e, ir->k & FLAGS_DEAD_NEXT);
     if (ir->x != BR_CALL || e->page_off + ret >= MEM_PAGE_SIZE) {
         emit_goto(e, ir->imm);
@@ -227,6 +267,11 @@ void emit_branch_if(struct emit *e, const struct ir *ir)
     bool next_dead = !e->lazy || ir->k & FLAGS_DEAD_NEXT, taken_dead = !e->lazy || ir->k & FLAGS_DEAD_TAKEN;
 
     emit_unlock_all(e);
+    if (e->loop.is) {
+        add_side(e, x86_jcc(&e->x, (enum hcc)(cc ^ 1)), next, next_dead);
+        loop_back(e, taken_dead);
+        return;
+    }
     if ((int64_t)ir->imm <= e->off && in_page(e, ir->imm)) {
         add_side(e, x86_jcc(&e->x, (enum hcc)(cc ^ 1)), next, next_dead);
         emit_flags_out(e, taken_dead);

@@ -70,7 +70,7 @@ void emit_crc(struct emit *e, const struct ir *ir);
 
 /* --- flags and conditions (emit_flags.c) --- */
 enum in_host emit_in_host(const struct emit *e, unsigned set);
-void emit_flags_to_memory(struct emit *e, unsigned set, enum in_host where);
+void emit_flags_to_memory(struct emit *e, unsigned set, enum in_host where, bool turn);
 void emit_flags_for_c(struct emit *e);
 void emit_flags_out(struct emit *e, bool dead);
 unsigned emit_flags_to_host(struct emit *e, unsigned id, unsigned cond);
@@ -86,6 +86,7 @@ void emit_v_of_f(struct emit *e, const struct ir *ir);
 
 /* --- exits (emit_flow.c) --- */
 void emit_goto(struct emit *e, uint64_t off);
+void emit_exit(struct emit *e, const struct ir *ir);
 void emit_side(struct emit *e, const struct ir *ir);
 void emit_trace_poll(struct emit *e, const struct ir *ir);
 void emit_side_cold(struct emit *e, const struct cold *c);

@@ -166,16 +166,24 @@ void emit_find_needs(struct emit *e, const struct ir_block *block)
     }
 }
 
+/* 4 or 8 bytes with zeros above, or all 16 (0). */
+static void load_scalar(struct emit *e, unsigned r, struct hmem m, unsigned bytes)
+{
+    if (bytes)
+        xop2m(&e->x, XOP(bytes == 4 ? PP_F3 : PP_F2, MAP_0F, 0x10), r, m);
+    else
+        x86_movdqu_load(&e->x, r, m);
+}
+
 static void load_needed(struct emit *e, unsigned id, unsigned r, struct hmem m)
 {
-    unsigned need = e->need[id] <= 4 ? 4 : e->need[id] <= 8 ? 8 : 16;
+    unsigned need = e->need[id] <= 4 ? 4 : e->need[id] <= 8 ? 8 : 0;
 
-    if (need == 16 || op_of(e, id)->op != IR_get_w || e->loc[id].kind != L_GW) {
-        x86_movdqu_load(&e->x, r, m);
-        return;
-    }
-    xop2m(&e->x, XOP(need == 4 ? PP_F3 : PP_F2, MAP_0F, 0x10), r, m);
-    e->zext[id] = (uint8_t)need;
+    if (need && op_of(e, id)->op == IR_get_w && e->loc[id].kind == L_GW)
+        e->zext[id] = (uint8_t)need;
+    else
+        need = 0;
+    load_scalar(e, r, m, need);
 }
 
 unsigned emit_xmm(struct emit *e, unsigned id)
@@ -292,6 +300,73 @@ void emit_xmm_const(struct emit *e, unsigned r, uint64_t lo, uint64_t hi)
         xinsert(&e->x, X3A(0x22), true, r, r, t, 1);
     }
     emit_release(e, t);
+}
+
+/* --- loops --- */
+
+void emit_loop_vectors_in(struct emit *e)
+{
+    for (unsigned i = 0; i < e->loop.n; i++) {
+        unsigned get = e->loop.w[i].get;
+        e->loop_xmm[i] = (uint8_t)emit_xmm(e, get);
+        e->loop_zext[i] = e->zext[get];
+    }
+}
+
+/* Register d = s, zero above `zext' bytes (0: all of it). */
+static void move_clipped(struct emit *e, unsigned d, unsigned s, unsigned zext)
+{
+    if (zext == 8) {
+        xop2(&e->x, X_MOVQ, d, s);
+    } else if (zext == 4) {
+        xop3i(&e->x, X_INSERTPS, d, s, s, 0x0e);
+    } else if (d != s) {
+        x86_movdqa_rr(&e->x, d, s);
+    }
+}
+
+/*
+ * A parallel move: `from' says for each vector which register has it, XMMS: only its home.  A register that others still
+ * come from is written last; where all are, one is saved in xmm0.
+ */
+void emit_loop_vectors_back(struct emit *e)
+{
+    const struct loop *loop = &e->loop;
+    uint8_t from[LOOP_W], zext[LOOP_W];
+    unsigned todo = 0, scratch = 0;
+
+    for (unsigned i = 0; i < loop->n; i++) {
+        unsigned v = loop->w[i].last, z = e->zext[v];
+        from[i] = e->xof[v] ? (uint8_t)(e->xof[v] - 1) : XMMS;
+        zext[i] = e->loop_zext[i] && (!z || z > e->loop_zext[i]) ? e->loop_zext[i] : 0;
+        if (from[i] < XMMS && (from[i] != e->loop_xmm[i] || zext[i]))
+            todo |= 1u << i;
+    }
+    while (todo) {
+        unsigned next = LOOP_W;
+        for (unsigned i = 0; i < loop->n && next == LOOP_W; i++) {
+            bool wanted = false;
+            for (unsigned k = 0; k < loop->n; k++)
+                wanted |= k != i && todo >> k & 1 && from[k] == e->loop_xmm[i];
+            if (todo >> i & 1 && !wanted)
+                next = i;
+        }
+        if (next == LOOP_W) {
+            next = (unsigned)__builtin_ctz(todo);
+            x86_movdqa_rr(&e->x, scratch, e->loop_xmm[next]);
+            for (unsigned k = 0; k < loop->n; k++)
+                if (k != next && from[k] == e->loop_xmm[next])
+                    from[k] = (uint8_t)scratch;
+            scratch++;
+        }
+        move_clipped(e, e->loop_xmm[next], from[next], zext[next]);
+        todo &= ~(1u << next);
+    }
+    for (unsigned i = 0; i < loop->n; i++)
+        if (from[i] == XMMS)
+            load_scalar(e, e->loop_xmm[i], vhome(loop->w[i].reg), e->loop_zext[i]);
+    for (unsigned i = 0; i < loop->n; i++)
+        emit_use(e, loop->w[i].last);
 }
 
 /* --- between the register files --- */

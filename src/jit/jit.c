@@ -587,12 +587,14 @@ unsigned jit_exec_words(struct cpu *cpu, const uint32_t *words, unsigned n)
     keep_keys_in_hand(j);
     sync_mode(j);
     memcpy(page + page_off, words, MIN(n * 4, (unsigned)sizeof page - page_off));
-    struct jit_place at = { .hva = page, .pa_page = cpu->pc - page_off, .pa = cpu->pc, .mode = j->mode, .max = n };
+    struct jit_place at = { .hva = page, .pa_page = cpu->pc - page_off, .pa = cpu->pc, .mode = j->mode, .max = n,
+                            .bounded = true };
     struct jit_block *b;
     enum jit_made made;
     while ((made = jit_code_make(j->code, cpu, &at, &b)) == JIT_RETRY)
         ;
     BUG_ON(made != JIT_MADE);
+    cpu->hot[HOT_TURNS] = 3;
     cpu->leave = 0;
     enter(j, b->cross);
     cpu->hot[HOT_LINK] = 0;

@@ -45,4 +45,24 @@ unsigned opt_groups(struct ir_block *block, struct group groups[MAX_GROUPS], uin
 /* k of side, exit, branch_rel and branch_if after opt_dead(): flags are dead where it goes on, or where it branches to. */
 enum { FLAGS_DEAD_NEXT = 1, FLAGS_DEAD_TAKEN = 2 };
 
+/*
+ * Behind opt_lazy(): a trace whose end leads to its own start jumps there with all that it knows.
+ *   flags  the set_f of the end's flags, which are not stored there: ways out that come before the next set_f make them
+ *          as `lazy' ones are made, from registers that are still as they were; in the first turn they find them stored
+ *   w      vector registers that are read before they are written: the get_w, and the value at the end.  They are
+ *          in xmm registers at the start of every turn (and in their homes).
+ */
+enum { LOOP_W = 8 };
+struct loop_w {
+    uint8_t reg;
+    uint16_t get, last;
+};
+struct loop {
+    bool is;
+    uint16_t flags;
+    unsigned n;
+    struct loop_w w[LOOP_W];
+};
+void opt_loop(struct ir_block *block, struct loop *loop);
+
 #endif

@@ -51,6 +51,8 @@ enum hot {
     HOT_K = HOT_X + 2 * 12,   /* constants: enum hot_const */
     HOT_MXCSR = HOT_K + 2 * 16, /* MXCSR of generated code while C runs: FPSR's flags that are not there yet */
     HOT_VERSIONS, /* access_ex_versions */
+    HOT_TURN,     /* of a loop that carries flags: 0 in its first turn, else not */
+    HOT_TURNS,    /* jit_exec_words(): back edges that may still be taken */
     HOT_WORDS
 };
 enum { SPILLS = 16, W_SLOTS = 32, XMMS = 16, XMM_FIRST = 4 };

@@ -346,6 +346,12 @@ static void make_program(uint64_t *seed, uint32_t words[PROGRAM], struct oracle_
             words[i] = plain_word(seed);
         }
     }
+    if (oracle_next(seed) % 4 == 0) { /* a loop: b.cond or cbnz to the start */
+        uint64_t r = oracle_next(seed);
+        unsigned at = 2 + (unsigned)(r % 12);
+        uint32_t to = ((0u - at) & 0x7ffff) << 5;
+        words[at] = r >> 8 & 3 ? 0x54000000 | to | (r >> 10 & 15) : 0xb5000000 | to | (r >> 10 & 7);
+    }
 }
 
 /* Once more, with what the translator makes of it on stderr. */
