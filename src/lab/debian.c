@@ -27,7 +27,10 @@
 #include "lab/progress.h"
 
 #define DEFAULT_SUITE "bookworm"
-enum { GROWTH = 6 }; /* a package's files and its .deb: a Debian root takes five times what is fetched for it */
+enum {
+    GROWTH = 6, /* a Debian root takes five times what is fetched for it */
+    LOCK_TRIES = 30,
+};
 
 static const char script[] =
 #include "lab/second-stage.inc"
@@ -241,8 +244,11 @@ static int lock_work(const struct debian_work *w, const char *path, GError **err
     g_autofree char *name = g_build_filename(w->folder, "lock", NULL);
     int fd = cache_make_folder(w->folder, err) ? open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0644) : -1;
 
-    if (fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB))
-        return fd;
+    for (unsigned tries = 0; fd >= 0 && tries < LOCK_TRIES; tries++) { /* one that was killed takes a moment to be gone */
+        if (!flock(fd, LOCK_EX | LOCK_NB))
+            return fd;
+        g_usleep(G_USEC_PER_SEC / 10);
+    }
     if (fd >= 0)
         g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "%s is being made by another armlet", path);
     else if (err && !*err)
@@ -287,6 +293,13 @@ static struct debian_plan *plan_of(const struct lab_debian *what, GError **err)
     return debian_plan_new(suite_of(what), what->mirror, what->keyring, what->include, err);
 }
 
+static bool has_plan(const struct debian_work *w)
+{
+    g_autofree char *file = g_build_filename(w->folder, "plan", NULL);
+
+    return !g_access(file, F_OK);
+}
+
 bool lab_debian_begin(const struct lab_debian *what, struct debian_work *w, GError **err)
 {
     const char *path = what->root->path;
@@ -299,14 +312,14 @@ bool lab_debian_begin(const struct lab_debian *what, struct debian_work *w, GErr
     w->log = g_build_filename(w->folder, "log", NULL);
     if (!rootfs_check_target(what->root, err) || (w->lock = lock_work(w, path, err)) < 0)
         return false;
-    if (!check_attributes(what, w->folder, err)) {
-        cache_remove(w->folder);
-        return false;
+    if (check_attributes(what, w->folder, err)) {
+        cache = cache_lock(err);
+        ok = cache >= 0 && (plan = plan_of(what, err)) && begin_with_plan(what, w, plan, err);
+        cache_unlock(cache);
+        debian_plan_free(plan);
     }
-    cache = cache_lock(err);
-    ok = cache >= 0 && (plan = plan_of(what, err)) && begin_with_plan(what, w, plan, err);
-    cache_unlock(cache);
-    debian_plan_free(plan);
+    if (!ok && !has_plan(w)) /* nothing that could be gone on with, but for what is in the cache */
+        cache_remove(w->folder);
     return ok;
 }
 

@@ -1,6 +1,6 @@
 /*
  * The packages of a Debian root, chosen by apt: what Debian calls required, what such a root needs to boot and to be used, and
- * what the user asks for.  Each set of sources has a private state below cache/debian.
+ * what the user asks for.  Each set of sources has a private state of its own in the cache.
  *
  * Threading: the caller's; processes by the cache's lock.
  */
@@ -105,16 +105,22 @@ static bool make_state(struct debian_plan *p, const char *suite, const char *mir
     g_autofree char *options = g_strdup_printf("[arch=arm64 signed-by=%s] ", keys);
     g_autofree char *sources = make_sources(suite, mirror, options, false);
     g_autofree char *sum = g_compute_checksum_for_string(G_CHECKSUM_SHA256, sources, -1);
-    g_autofree char *name = g_strdup_printf("%s-%.8s", suite, sum);
+    g_autofree char *name = g_strdup_printf("apt-%s-%.8s", suite, sum);
 
     if (g_access(keys, R_OK)) {
         g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, keyring ? "--keyring %s: cannot be read%s" : "needs %s%s", keys,
                     keyring ? "" : ", from the package debian-archive-keyring");
         return false;
     }
-    p->top = cache_path("debian", name, NULL);
+    p->top = cache_path(name, NULL);
     p->sources = make_sources(suite, mirror, keyring ? "[signed-by=/etc/apt/keyrings/armlet.gpg] " : "", true);
-    return apt_configure(p->top, sources, err) && update(p->top, err);
+    if (apt_configure(p->top, sources, err) && update(p->top, err))
+        return true;
+    if (mirror)
+        g_prefix_error(err, "--mirror %s: ", mirror);
+    else
+        g_prefix_error(err, "Debian %s: ", suite);
+    return false;
 }
 
 /* --- choosing --------------------------------------------------------------------------------------------------------- */
@@ -241,6 +247,8 @@ static bool choose(struct debian_plan *p, char *const *include, GError **err)
     if (ok && include && *include) {
         g_ptr_array_unref(p->packages);
         p->packages = simulate(p, p->wanted, err);
+        if (!p->packages)
+            g_prefix_error(err, "--include: ");
         ok = p->packages && mark_included(p->packages, few, err);
         g_ptr_array_unref(few);
     } else if (ok) {

@@ -49,7 +49,7 @@ static const char text[] =
     "make debian makes a Debian system for arm64: systemd, apt, and what Debian calls required.  Its packages are fetched and\n"
     "unpacked here and configured in a guest.  An interrupted make is continued by the same command.  Root has no password and\n"
     "is logged in on the console.\n"
-    "list shows what is there.\n";
+    "list shows what is there; what was begun and not finished is NAME.making, and can be deleted.\n";
 
 static const char notes[] =
     "armlet boot --root NAME|DIR|IMAGE has the guest's root there; an initramfs goes to armlet boot --initrd FILE.\n";
@@ -248,9 +248,9 @@ static int list(void)
 
     while (dir && (name = g_dir_read_name(dir))) {
         g_autofree char *path = rootfs_data_path(name);
-        const char *kind = g_file_test(path, G_FILE_TEST_IS_DIR) ? "dir" : g_str_has_suffix(name, ".cpio") ? "initramfs"
+        const char *kind = g_str_has_suffix(name, ".making") ? "unfinished" : g_file_test(path, G_FILE_TEST_IS_DIR) ? "dir" : g_str_has_suffix(name, ".cpio") ? "initramfs"
                            : g_str_has_suffix(name, ".ext4") ? "ext4" : NULL;
-        if (kind && !strstr(name, ".new.") && !strstr(name, ".tree.") && !g_str_has_suffix(name, ".making"))
+        if (kind && !strstr(name, ".new.") && !strstr(name, ".tree."))
             printf("%-10s %-16s %s\n", kind, name, path);
     }
     if (dir)
