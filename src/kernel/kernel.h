@@ -119,6 +119,8 @@ void kernel_print_symbol(struct kernel *k, const char *what, GString *out);
  * is doing that.
  */
 bool kernel_print_report(struct kernel *k, GString *out);
+/* For a guest that hangs: what each vCPU does, and some tasks that are blocked.  false: nothing is known of the kernel. */
+bool kernel_print_hang(struct kernel *k, GString *out);
 void kernel_print_where(struct kernel *k, GString *out);
 
 #endif

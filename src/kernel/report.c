@@ -81,6 +81,18 @@ static void print_registers(struct kernel *k, const struct crash *c, GString *ou
                            (guint64)c->cpu->sys.far_el1);
 }
 
+/* returns: the first address is one that is returned to, as all others are. */
+static void print_trace(struct kernel *k, const struct kernel_frame *frames, unsigned n, bool returns,
+                        GString *out)
+{
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t pc = frames[i].pc;
+        g_autofree char *at = i || returns ? kernel_describe_return(k, pc) : kernel_describe_address(k, pc);
+        g_string_append_printf(out, "    #%-2u 0x%016" G_GINT64_MODIFIER "x %s\n", i, (guint64)pc,
+                               at ? at : "??");
+    }
+}
+
 bool kernel_print_report(struct kernel *k, GString *out)
 {
     struct kernel_task task;
@@ -99,10 +111,62 @@ bool kernel_print_report(struct kernel *k, GString *out)
         print_registers(k, &c, out);
     }
     g_string_append(out, "  call trace:\n");
-    for (unsigned i = c.first; i < c.n; i++) {
-        g_autofree char *at = i > c.first ? kernel_describe_return(k, c.frames[i].pc) : g_strdup(where);
-        g_string_append_printf(out, "    #%-2u 0x%016" G_GINT64_MODIFIER "x %s\n", i - c.first, (guint64)c.frames[i].pc,
-                               at ? at : "??");
+    print_trace(k, c.frames + c.first, c.n - c.first, !c.regs_va, out);
+    return true;
+}
+
+/* --- a guest that hangs ------------------------------------------------------------------------------ */
+
+static void print_cpu(struct kernel *k, struct cpu *cpu, GString *out)
+{
+    static const char *const waiting[] = { "do_idle", NULL };
+    struct kernel_frame frames[KERNEL_FRAMES_MAX];
+    struct kernel_task task;
+    unsigned n = kernel_cpu_unwind(k, cpu, frames);
+    bool idle = false;
+
+    for (unsigned i = 0; i < MIN(n, 5); i++)
+        idle |= in_function(k, frames[i].pc, waiting);
+    g_string_append_printf(out, "  CPU %u: ", cpu->index);
+    if (!(cpu->sys.vbar_el1 >> 63) || idle) {
+        g_string_append(out, idle ? "idle\n" : "not started\n");
+        return;
     }
+    if (kernel_current_task(k, cpu, &task))
+        g_string_append_printf(out, "task %s, pid %d, ", task.comm, task.pid);
+    if (!cpu->el) {
+        g_string_append_printf(out, "in user space at 0x%" G_GINT64_MODIFIER "x\n", (guint64)cpu->pc);
+        return;
+    }
+    g_string_append(out, "in the kernel\n");
+    print_trace(k, frames, n, false, out);
+}
+
+static void print_blocked(struct kernel *k, unsigned most, GString *out)
+{
+    struct kernel_frame frames[KERNEL_FRAMES_MAX];
+    GArray *tasks = kernel_tasks(k, true);
+
+    for (guint i = 0; tasks && i < tasks->len && most; i++) {
+        const struct kernel_task *task = &g_array_index(tasks, struct kernel_task, i);
+        if (task->state != 'D' || task->on_cpu)
+            continue;
+        most--;
+        g_string_append_printf(out, "  blocked: task %s, pid %d\n", task->comm, task->pid);
+        print_trace(k, frames, kernel_task_unwind(k, task, frames), true, out);
+    }
+    if (tasks)
+        g_array_free(tasks, TRUE);
+}
+
+bool kernel_print_hang(struct kernel *k, GString *out)
+{
+    enum { BLOCKED = 4 };
+
+    if (!kernel_look(k) || !kernel_is_relocated(k))
+        return false;
+    for (unsigned i = 0; i < k->cluster->n; i++)
+        print_cpu(k, k->cluster->cpu[i], out);
+    print_blocked(k, BLOCKED, out);
     return true;
 }

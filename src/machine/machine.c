@@ -233,6 +233,16 @@ void machine_on_interrupt(struct machine *m, void (*interrupted)(void *opaque), 
     m->interrupted_opaque = opaque;
 }
 
+char *machine_describe_hang(struct machine *m)
+{
+    GString *text = g_string_new(NULL);
+
+    cluster_pause(m->board.cluster);
+    bool known = kernel_print_hang(control_kernel(m->control), text);
+    cluster_resume(m->board.cluster);
+    return g_string_free(text, !known);
+}
+
 /* --- life ---------------------------------------------------------------------------------------------------- */
 
 static void press_power(void *opaque)

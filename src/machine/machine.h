@@ -23,6 +23,8 @@ enum machine_request { MACHINE_POWER_OFF, MACHINE_RESET, MACHINE_QUIT, MACHINE_P
 void machine_request(struct machine *m, enum machine_request what);
 /* Main thread: SIGINT calls this instead of ending the machine. */
 void machine_on_interrupt(struct machine *m, void (*interrupted)(void *opaque), void *opaque);
+/* Of a guest that hangs: what each vCPU does, which tasks are blocked, in lines; NULL: not known.  Main thread. */
+char *machine_describe_hang(struct machine *m);
 /* Presses the power button (main thread). */
 void machine_powerdown(struct machine *m);
 

@@ -86,7 +86,8 @@ static const char notes[] =
     "  240  kernel panic                          245  hang: no sign of life, or a task blocked for minutes\n"
     "  241  oops                                  246  the guest ended before the command did\n"
     "  242  soft lockup\n"
-    "and then one line on stderr says what happened, behind the kernel's report of it.\n";
+    "and then one line on stderr says what happened, behind the kernel's report of it and ours: functions and tasks of\n"
+    "a panic or an oops, or what each CPU and the blocked tasks are at.\n";
 
 /* Seconds of "90", "1.5", "2m", "1h"; negative when it is nothing of that. */
 static double parse_seconds(const char *s)

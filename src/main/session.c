@@ -51,6 +51,7 @@ struct session {
     bool pipe_told;             /* the agent knows that nobody reads the output */
     int status;                 /* -1: not known yet */
     char *why;                  /* one line for stderr, or NULL */
+    char *state;                /* of a guest that hung: what it was at; or NULL */
     gint64 begin, last_life;    /* monotonic, microseconds */
     guint grace, flush, tick, timeout, signals[3];
 };
@@ -62,6 +63,13 @@ static struct session *the_session; /* chardev_ops have no other way to it */
 static void quit(struct session *s)
 {
     machine_request(s->machine, MACHINE_QUIT);
+}
+
+/* When the verdict falls, since the guest may go on.  Of a panic or an oops -panic-report tells. */
+static void look_at_hang(struct session *s, int status)
+{
+    if (status == RUN_SOFT_LOCKUP || status == RUN_RCU_STALL || status == RUN_HANG || status == RUN_TIMEOUT)
+        s->state = machine_describe_hang(s->machine);
 }
 
 /* The first verdict counts; but a panic says more than the oops before it. */
@@ -76,6 +84,7 @@ static bool decide(struct session *s, int status, const char *fmt, ...)
     va_start(ap, fmt);
     s->why = fmt ? g_strdup_vprintf(fmt, ap) : NULL;
     va_end(ap);
+    look_at_hang(s, status);
     s->status = status;
     return true;
 }
@@ -513,6 +522,8 @@ static void report(struct session *s)
     /* Who has the log on stderr has seen it. */
     if (s->log_file != stderr)
         fputs(*klog_report(s->klog) ? klog_report(s->klog) : trouble ? tail : "", stderr);
+    if (s->state)
+        warn("report: what the guest is at\n%s", g_strchomp(s->state));
     warn("%s", s->why);
 }
 
@@ -552,6 +563,7 @@ static void clear(struct session *s)
         fclose(s->log_file);
     g_mutex_clear(&s->lock);
     g_free(s->why);
+    g_free(s->state);
     the_session = NULL;
 }
 

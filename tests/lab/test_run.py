@@ -111,7 +111,9 @@ VERDICTS = [
     ("echo '<0>watchdog: BUG: soft lockup - CPU#0 stuck for 22s!' > /dev/kmsg; sleep 100", 242, "soft lockup in"),
     ("echo '<3>rcu: INFO: rcu_preempt self-detected stall on CPU' > /dev/kmsg; sleep 100", 243, "RCU stall in"),
     ("tail /dev/zero", 244, "out of memory"),
-    ("echo '<3>INFO: task x:1 blocked for more than 120 seconds.' > /dev/kmsg; sleep 100", 245, "hung task in"),
+    # Its own init, by zeros over its code.
+    ("read -r a rest < /proc/1/maps; dd if=/dev/zero of=/proc/1/mem bs=4096 seek=$((0x${a%%-*} / 4096)) count=300 "
+     "conv=notrunc; sleep 100", 240, "Attempted to kill init"),
     ("poweroff -f", 246, "the guest ended before the command did"),
     ("reboot -f", 246, "the guest ended before the command did"),
 ]
@@ -123,7 +125,7 @@ def test_verdict(text, status, words):
     assert r.returncode == status, r.stderr
     assert words in error_line(r)
     report = r.stderr.decode()
-    if status == 240:
+    if words.startswith("panic"):
         assert "armlet: report: Kernel panic" in report and "task sh, pid" in report
         assert "Call trace:" in report and "end Kernel panic - not syncing: sysrq triggered crash" in report
 
@@ -140,9 +142,21 @@ def test_hang():
     assert r.returncode == 245 and "hangs" in error_line(r)
 
 
+def test_hung_task(tmp_path):
+    """A task that waits for a frozen file system, and what the guest is at meanwhile."""
+    assert armlet("rootfs", "make", str(tmp_path / "root"), "--format", "ext4").returncode == 0
+    r = script("echo 2 > /proc/sys/kernel/hung_task_timeout_secs; fsfreeze --freeze /; echo > /root/new",
+               options=["--root", str(tmp_path / "root")])
+    report = r.stderr.decode()
+    assert r.returncode == 245 and "hung task in the guest's kernel: INFO: task sh:" in error_line(r), report
+    assert "armlet: report: what the guest is at\n  CPU 0: " in report
+    assert re.search(r"blocked: task sh, pid \d+\n(    #.*\n)*    #\d+ +0x[0-9a-f]+ mnt_want_write", report), report
+
+
 def test_timeout():
-    r = script("echo begun; sleep 1000", options=["--timeout", "3"])
-    assert r.returncode == 124 and "timeout: ended after 3 s" in error_line(r)
+    r = script("echo begun; while :; do :; done", options=["--timeout", "4"])
+    assert r.returncode == 124 and "timeout: ended after 4 s" in error_line(r)
+    assert re.search(r"  CPU 0: task sh, pid \d+, in user space at 0x", r.stderr.decode())
 
 
 def test_kernel_log(tmp_path):
@@ -238,6 +252,16 @@ def test_terminal_passes_its_size_keys_and_resizes(terminal):
     assert finish(child) == 128 + signal.SIGINT
 
 
+def test_terminal_passes_every_interrupt(terminal):
+    child = terminal("sh", "-c", "trap 'echo caught' INT; echo begun; while :; do sleep 1; done")
+    child.expect("begun")
+    for _ in range(2):
+        child.sendintr()
+        child.expect("caught")
+    child.send("\x01x")
+    assert finish(child) == 246
+
+
 def test_terminal_that_goes_away(terminal):
     child = terminal("sh", "-c", "echo begun; sleep 1000")
     child.expect("begun")
@@ -321,6 +345,14 @@ def test_ktap(tmp_path):
     suite = ElementTree.parse(junit).getroot().find("testsuite")
     assert (suite.get("name"), suite.get("tests"), suite.get("failures")) == ("s", "2", "1")
     assert "why" in suite.findall("testcase")[1].find("failure").text
+
+
+def test_ktap_of_binary_output(tmp_path):
+    junit = tmp_path / "out.xml"
+    data = b"1..2\nok 1 a\n\x00\xff\xfe<&\x1b[1m]]>" + bytes(range(256)) + b"\nnot ok 2 b\n"
+    r = run("cat", input=data, options=["--ktap", "--junit", str(junit)])
+    assert r.returncode == 1 and b"1 passed, 1 failed, 0 crashed" in r.stdout
+    assert [c.get("name") for c in ElementTree.parse(junit).getroot().iter("testcase")] == ["a", "b"]
 
 
 def test_ktap_and_the_commands_status():
