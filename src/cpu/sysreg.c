@@ -419,7 +419,12 @@ static bool translate_for_maintenance(struct cpu *cpu, uint64_t va, bool invalid
 {
     enum mmu_view view = cpu->el == 0 ? VIEW_EL0 : VIEW_EL1;
     struct mmu_result r;
+    struct tlb_hit hit;
 
+    if (!invalidates && likely(tlb_lookup(cpu, va, MMU_READ, view, &hit) == FSC_NONE)) {
+        *pa = hit.pa;
+        return true;
+    }
     if (!mmu_walk(cpu, va, WALK_READ, view, &r))
         return maintenance_fault(cpu, va, r.fsc);
     if ((view == VIEW_EL0 && !mmu_allows(r.perms, view, MMU_READ)) ||

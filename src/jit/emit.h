@@ -51,7 +51,7 @@ struct cold { /* code that is put behind the block */
 /* A system operation was emitted here, not run in C: the block's end need not ask the run loop. */
 /* Behind a call of jit_c_op(): op | k << 16 | x << 24; page offset | instructions to come << 12; imm. */
 enum { JIT_DESC_BYTES = 12 };
-enum after { AFTER_C, AFTER_ON, AFTER_POLL };
+enum after { AFTER_C, AFTER_ON, AFTER_POLL, AFTER_ISB };
 enum { DATA_CONST = 0xfe, DATA_MEM = 0xfd, XD_GENERAL = 0x40 };
 enum { BLOCK_INSNS = 64 };
 enum { MAX_COLD = 1024, MAX_LINKS = 32 };
@@ -181,6 +181,8 @@ void emit_host_load(struct emit *e, unsigned size, unsigned d, struct hmem m); /
 void emit_exclusive(struct emit *e, const struct ir *ir); /* IR_load_ex, IR_store_ex */
 bool emit_atomic(struct emit *e, const struct ir *ir); /* IR_atomic_*; false: not one of its own */
 void emit_zva(struct emit *e, const struct ir *ir);
+/* DC by address, which has nothing to do where there is memory. */
+void emit_dc(struct emit *e, const struct ir *ir);
 /* Jump through the jump cache to the va in RAX, or to leave_at (writable view). */
 void emit_dispatch_code(struct x86 *x, const uint8_t *leave_at);
 bool emit_system(struct emit *e, const struct ir *ir);   /* emit_sys.c; false: not one of its own */
@@ -234,6 +236,7 @@ struct jit_stubs {
     const uint8_t *leave_at;  /* the same; RAX is the pc */
     const uint8_t *leave_next; /* the same, at cpu->next_pc */
     const uint8_t *dispatch;  /* to the va in RAX, by the jump cache */
+    const uint8_t *isb;       /* the same, unless code went stale */
     const uint8_t *link;      /* called; behind the call: offset of the place to patch, page offset to go on at */
     const uint8_t *call;      /* jit_c_op(): everything but xmm is restored, or the run loop is entered */
     const uint8_t *call_keep; /* the same with xmm registers */

@@ -292,6 +292,11 @@ void emit_branch_if(struct emit *e, const struct ir *ir)
 
 void emit_leave(struct emit *e, const struct ir *ir, bool state_ran)
 {
+    if (e->leave == AFTER_ISB) {
+        emit_load_pc(e, RAX, ir->imm);
+        x86_jmp_to(&e->x, e->stubs->isb - e->x.exec);
+        return;
+    }
     if (e->leave != AFTER_C) {
         if (e->leave == AFTER_POLL) {
             emit_load_pc(e, RAX, ir->imm);
@@ -325,6 +330,7 @@ void emit_barrier(struct emit *e, const struct ir *ir)
         x86_alu_mi(&e->x, false, ALU_OR, MEM(RSP, 0), 0);
         break;
     case BAR_DSB: emit_dsb(e); break;
-    default: break; /* x86 keeps the order; ISB ends the block */
+    case BAR_ISB: e->leave = AFTER_ISB; break; /* ends the block */
+    default: break; /* x86 keeps the order */
     }
 }

@@ -456,6 +456,17 @@ void emit_zva(struct emit *e, const struct ir *ir)
     emit_use_all(e, ir);
 }
 
+void emit_dc(struct emit *e, const struct ir *ir)
+{
+    unsigned r = emit_reg(e, ir->c), t0 = emit_temp(e), t1 = emit_temp(e);
+    struct cold *c = lookup(e, MO_8, 1, false, false, MEM(r, 0), t0, t1);
+
+    c->kind = COLD_STATE;
+    c->data[0] = (uint8_t)r;
+    c->back = e->x.p;
+    emit_use_all(e, ir);
+}
+
 /* --- cold ------------------------------------------------------------------------------------------------- */
 
 static void cold_results(struct emit *e, const struct ir *ir, const struct cold *c)

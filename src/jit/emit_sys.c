@@ -62,6 +62,14 @@ static bool sys_read(struct emit *e, const struct ir *ir)
     } else if (reg->id == SR_SP_EL0 && e->mode & JM_SPH) {
         emit_use_all(e, ir);
         bind_load(e, true, jit_cpu_mem(offsetof(struct cpu, sp_el)));
+    } else if (reg->id == SR_CTR_EL0) {
+        emit_use_all(e, ir);
+        if (e->uses[e->at]) {
+            unsigned d = emit_dest(e, e->at);
+            x86_load(&e->x, true, d, CPU_MEM(model));
+            x86_load(&e->x, false, d, MEM(d, offsetof(struct cpu_model, ctr)));
+            emit_bind(e, e->at, d);
+        }
     } else if (reg->id == SR_DAIF) {
         emit_use_all(e, ir);
         bind_load(e, false, CPU_MEM(daif));
@@ -154,6 +162,21 @@ static bool sys_write_plain(struct emit *e, const struct ir *ir, const struct sy
     return true;
 }
 
+/* Cleaning, without DC IVAC, which asks for permission to write. */
+static bool is_dc_by_address(uint64_t key)
+{
+    unsigned op2 = key & 7, crm = key >> 3 & 15, crn = key >> 7 & 15, op1 = key >> 11 & 7;
+
+    return key >> 14 == 1 && op1 == 3 && crn == 7 && crm >= 10 && op2 == 1;
+}
+
+static bool is_ic_or_tlbi(uint64_t key)
+{
+    unsigned crm = key >> 3 & 15, crn = key >> 7 & 15;
+
+    return key >> 14 == 1 && (crn == 8 || (crn == 7 && (crm == 1 || crm == 5)));
+}
+
 static bool sys_write(struct emit *e, const struct ir *ir)
 {
     uint64_t key;
@@ -170,7 +193,12 @@ static bool sys_write(struct emit *e, const struct ir *ir)
         write_daif(e, ir);
         return true;
     }
-    if (reg->id == SR_TTBR0_EL1 || reg->id == SR_TTBR1_EL1 || reg->id == SR_CONTEXTIDR_EL1) {
+    if (is_dc_by_address(key)) {
+        emit_dc(e, ir);
+        e->leave = AFTER_ON;
+        return true;
+    }
+    if (reg->id == SR_TTBR0_EL1 || reg->id == SR_TTBR1_EL1 || reg->id == SR_CONTEXTIDR_EL1 || is_ic_or_tlbi(key)) {
         emit_generic(e, ir); /* which switches data TLB and key; the page that runs may run on until there is an ISB */
         e->leave = AFTER_ON;
         return true;

@@ -10,9 +10,9 @@
 #include "cpu/vec.h"
 
 /* WE_* to IE_*: operations on saturation and FP touch FPSR only. */
-#define VEC(n, ops, effects) {"w_" #n, ops, IR_W, (effects) ? IE_FPSR : 0},
+#define VEC(n, ops, effects) {"w_" #n, ops, IR_W, (effects) ? IE_FPSR : 0, sizeof(ops) - 1},
 #define CALL(n, ops, effects, fault)                                                                        \
-    {"h_" #n, ops, IR_V, ((effects) == HE_PURE ? 0 : IE_STATE) | ((fault) ? IE_FAULT : 0)},
+    {"h_" #n, ops, IR_V, ((effects) == HE_PURE ? 0 : IE_STATE) | ((fault) ? IE_FAULT : 0), sizeof(ops) - 1},
 
 const struct ir_info ir_info[IR_N_OPCODES] = {
 #define N IR_N
@@ -21,7 +21,7 @@ const struct ir_info ir_info[IR_N_OPCODES] = {
 #define F IR_F
 #define V2 IR_V2
 #define W2 IR_W2
-#define IR(name, result, operands, effects) {#name, operands, result, effects},
+#define IR(name, result, operands, effects) {#name, operands, result, effects, sizeof(operands) - 1},
 #include "jit/ir_ops.def"
 #undef IR
 #undef N
@@ -30,8 +30,8 @@ const struct ir_info ir_info[IR_N_OPCODES] = {
 #undef F
 #undef V2
 #undef W2
-#define OP1(name, expr) {#name, "V", IR_V, 0},
-#define OP2(name, expr, commutes) {#name, "VV", IR_V, 0},
+#define OP1(name, expr) {#name, "V", IR_V, 0, 1},
+#define OP2(name, expr, commutes) {#name, "VV", IR_V, 0, 2},
 #include "isa/ops.def"
 #define WOP1(name, effects) VEC(name, "W", effects)
 #define WOP2(name, effects) VEC(name, "WW", effects)
@@ -52,11 +52,6 @@ const struct ir_info ir_info[IR_N_OPCODES] = {
 #define HELPERF4(name, effects) CALL(name, "VVVV", effects, 1)
 #include "isa/helpers.def"
 };
-
-unsigned ir_operands(unsigned op)
-{
-    return (unsigned)strlen(ir_info[op].operands);
-}
 
 /* imm is whole unless operands, or the 16 bits of a vector operation, lie over it. */
 static void dump_one(FILE *out, const struct ir_block *block, unsigned id)

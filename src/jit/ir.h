@@ -104,6 +104,7 @@ struct ir_info {
     const char *operands; /* letters as in ir_ops.def */
     uint8_t result;       /* enum ir_type */
     uint16_t effects;
+    uint8_t n; /* operands */
 };
 extern const struct ir_info ir_info[IR_N_OPCODES];
 
@@ -162,7 +163,10 @@ bool ir_eval_op(struct cpu *cpu, const struct ir *ir, const union vreg in[5], un
 void ir_dump(FILE *out, const struct ir_block *block);
 
 /* Number of operands of an operation. */
-unsigned ir_operands(unsigned op);
+static inline unsigned ir_operands(unsigned op)
+{
+    return ir_info[op].n;
+}
 /* Operand i of an operation. */
 static inline uint16_t ir_operand(const struct ir *ir, unsigned i)
 {

@@ -353,6 +353,7 @@ static void sync_mode(struct jit_cpu *j)
     }
     if (unlikely(changes != j->changes)) {
         j->changes = changes;
+        cpu->hot[HOT_CHANGES] = changes;
         drop_keys(j);
     }
     if (tlb->data_tag != j->data_tag) {
@@ -447,7 +448,7 @@ uint64_t jit_c_op(struct cpu *cpu)
     } else if (effects & IE_STATE || ir.op == IR_barrier) { /* DSB applies what other vCPUs have queued */
         cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
         sync_mode(j);
-        if (ir.op == IR_h_sysreg_write && in[0].d[0] == SYSREG_KEY(1, 3, 7, 4, 1)) /* DC ZVA */
+        if (ir.op == IR_h_sysreg_write && (in[0].d[0] & ~UINT64_C(0x7f)) == SYSREG_KEY(1, 3, 7, 0, 0)) /* DC by address */
             fill(j, in[2].d[0], 0);
     }
     return 0;
@@ -761,6 +762,7 @@ static void jit_init(struct cpu *cpu)
     jit_hot_constants(cpu->hot);
     cpu->hot[HOT_MXCSR] = MXCSR_START;
     cpu->hot[HOT_VERSIONS] = (uintptr_t)access_ex_versions;
+    cpu->hot[HOT_CHANGES_AT] = (uintptr_t)mem_code_changes_at(cpu->mem);
     cpu->cluster->paired_exclusives = true;
     cpu->hot[HOT_JUMPS] = (uintptr_t)j->jumps;
     cpu->hot[HOT_RS_TOP] = ((uintptr_t)j->return_stack + RETURN_STACK - 256) & ~(uintptr_t)15;

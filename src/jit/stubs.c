@@ -77,6 +77,13 @@ static void make_leaves(struct x86 *x, struct jit_stubs *s)
     x86_jmp_to(x, s->leave_at - x->exec);
     s->dispatch = stub_here(x);
     emit_dispatch_code(x, s->leave_at - x->exec);
+    s->isb = stub_here(x);
+    x86_load(x, true, RCX, HOT(HOT_CHANGES_AT));
+    x86_load(x, false, RCX, MEM(RCX, 0));
+    x86_alu_rm(x, false, ALU_CMP, RCX, HOT(HOT_CHANGES));
+    uint8_t *stale = x86_jcc(x, CC_NE);
+    x86_jmp_to(x, s->dispatch - x->exec);
+    x86_patch(stale, s->leave_at - x->exec);
 }
 
 /* Called from code by CALL: all registers as before afterwards (xmm only with `keep'), unless the operation leaves. */

@@ -514,3 +514,8 @@ uint32_t mem_code_changes(const struct mem *mem)
 {
     return atomic_load_explicit(&mem->changes, memory_order_acquire);
 }
+
+const atomic_uint *mem_code_changes_at(const struct mem *mem)
+{
+    return &mem->changes;
+}

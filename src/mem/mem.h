@@ -10,6 +10,7 @@
 #define ARMLET_MEM_MEM_H
 
 #include <glib.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -99,5 +100,7 @@ void mem_code_stale_all(struct mem *mem);
  */
 void mem_code_mark(struct mem *mem, uint64_t pa);
 uint32_t mem_code_changes(const struct mem *mem);
+/* Where that number is, for code that looks at it by itself. */
+const atomic_uint *mem_code_changes_at(const struct mem *mem);
 
 #endif
