@@ -89,10 +89,10 @@ static void host_store_w(struct emit *e, unsigned size, struct hmem m, unsigned 
 /*
  * The same for the first access of a group; cold code does the group's instructions one by one.
  */
-static void lookup_group(struct emit *e, unsigned number, bool store, struct hmem ea, unsigned t0, unsigned t1)
+static void lookup_group(struct emit *e, unsigned number, struct hmem ea, unsigned t0, unsigned t1)
 {
     const struct group *g = &e->group[number];
-    int32_t tag = store ? offsetof(struct jtlb_entry, wtag) : offsetof(struct jtlb_entry, rtag);
+    int32_t tag = g->store ? offsetof(struct jtlb_entry, wtag) : offsetof(struct jtlb_entry, rtag);
 
     emit_clobber_flags(e);
     x86_lea(&e->x, true, t0, plus(ea, g->lo));
@@ -291,7 +291,7 @@ void emit_memory(struct emit *e, const struct ir *ir)
     if (!g)
         c = lookup(e, mop, bytes, is_store(ir->op), any_place, ea, t0, t1);
     else if (!follows)
-        lookup_group(e, number - 1, is_store(ir->op), ea, t0, t1);
+        lookup_group(e, number - 1, ea, t0, t1);
     memcpy(c->data, data.data, sizeof c->data);
     memcpy(c->w, data.w, sizeof c->w);
     memcpy(c->x, data.x, sizeof c->x);

@@ -29,7 +29,7 @@ enum { NO_HOME = 0xff };
 void opt_lazy(struct ir_block *block);
 
 /*
- * Loads (or stores) off one base that one look at the TLB serves: all their bytes are in [lo, lo + span) from the address of
+ * Loads and stores off one base that one look at the TLB serves: all their bytes are in [lo, lo + span) from the address of
  * the first, and nothing in between may change the mapping.  member[] says for each operation its group + 1, or 0.  The
  * address offset is the value `addend', which lies behind the block's own and has so many uses.  Where the cold code of
  * a group leaves the block, the instruction has x = 1: opt_dead() comes after this.
@@ -39,6 +39,7 @@ struct group {
     uint16_t first, last, addend, uses;
     int32_t lo;
     uint32_t span;
+    bool store; /* the page must be writable */
 };
 unsigned opt_groups(struct ir_block *block, struct group groups[MAX_GROUPS], uint8_t *member);
 
