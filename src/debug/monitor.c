@@ -9,6 +9,7 @@
 #include "debug/hmp.h"
 #include "debug/lineedit.h"
 #include "debug/outbox.h"
+#include "kernel/kernel.h"
 
 enum { IN_CHUNK = 1024 };
 
@@ -75,6 +76,16 @@ static void greet(struct monitor *m)
     lineedit_prompt(m->edit);
 }
 
+/* So that the first command about the guest's kernel is as quick as the next. */
+static void look_ahead(struct monitor *m)
+{
+    struct cluster *cluster = control_cluster(m->hmp.control);
+
+    cluster_pause(cluster);
+    kernel_look_ahead(control_kernel(m->hmp.control));
+    cluster_resume(cluster);
+}
+
 static size_t can_receive(void *opaque)
 {
     const struct monitor *m = opaque;
@@ -90,9 +101,10 @@ static void event(void *opaque, enum chardev_event what)
 {
     struct monitor *m = opaque;
 
-    if (what == CHARDEV_OPENED)
+    if (what == CHARDEV_OPENED) {
+        look_ahead(m);
         greet(m);
-    else if (what == CHARDEV_CLOSED && strcmp(m->chr->ops->kind, "mux")) { /* somebody else next time */
+    } else if (what == CHARDEV_CLOSED && strcmp(m->chr->ops->kind, "mux")) { /* somebody else next time */
         outbox_clear(&m->out);
         lineedit_reset(m->edit);
         m->greeted = false;

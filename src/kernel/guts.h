@@ -8,6 +8,7 @@
 #include "kernel/btf.h"
 #include "kernel/kallsyms.h"
 #include "kernel/kernel.h"
+#include "kernel/modfiles.h"
 
 struct kernel {
     struct cluster *cluster;
@@ -21,19 +22,23 @@ struct kernel {
     bool none;             /* this image has no symbols */
     GBytes *(*source)(void *opaque);
     void *source_opaque;
-    struct btf *btf;
-    bool btf_tried;
+    struct btf *btf;       /* NULL: the image has none */
+    struct debuginfo *types; /* of the given file, in place of that; NULL: none */
+    bool typed, types_tried; /* is either there? */
     uint64_t root;         /* physical address of the kernel's own page tables; 0: not known */
     uint64_t root_for;     /* what the vCPUs' TTBR1 were then */
     uint64_t init_task, modules, log; /* found by their shapes; 0: not yet */
     GPtrArray *kept;       /* strings that answers point to, until the next question */
     struct symfile *given; /* -kernel-symbols; NULL: none */
+    struct modfiles *modfiles;
 };
 
 /* 0 where the kernel cannot be read or has no such member. */
 uint64_t kernel_get(struct kernel *k, uint64_t va, struct btf_field f);
 /* The member at TYPE.PATH ("thread.cpu_context"); none (size 0) without BTF or such a member. */
 struct btf_field kernel_field(struct kernel *k, const char *type, const char *path);
+/* Bytes of a structure, 0: unknown. */
+uint32_t kernel_sizeof(struct kernel *k, const char *type);
 /* The value of a kernel variable of 4 or 8 bytes. */
 bool kernel_variable(struct kernel *k, const char *name, unsigned size, uint64_t *value);
 /* A string of at most max bytes, made printable, to be freed; NULL: not readable. */
@@ -64,5 +69,7 @@ void frames_add(GString *s, struct kernel *k, uint64_t va, uint64_t size, uint64
 
 bool modules_find_address(struct kernel *k, uint64_t va, struct kernel_symbol *sym);
 bool modules_find_symbol(struct kernel *k, const char *name, struct kernel_symbol *sym);
+/* "file.c:123" of an address in a module, to be freed; NULL: its file is not there or says nothing of it. */
+char *modules_line(struct kernel *k, uint64_t va);
 
 #endif

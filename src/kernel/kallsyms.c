@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#include "base/compiler.h"
+
 enum { TOKENS = 256, TOKEN_TABLE_MAX = 16384, PER_MARKER = 256, SYMBOLS_MAX = 4000000, TOKENS_MAX = 1024,
        MARKERS_SEARCH = 16 << 20, MARKERS_MIN = 4 };
 
@@ -233,17 +235,23 @@ static void unpack_names(const struct image *im, const struct tables *t, struct 
 {
     const char *tokens[TOKENS];
     size_t lengths[TOKENS], at = t->names;
+    uint64_t starts[TOKENS]; /* nearly all tokens are as short as this */
 
-    for (unsigned i = 0; i < TOKENS; i++)
+    for (unsigned i = 0; i < TOKENS; i++) {
         tokens[i] = token(im, t, (uint8_t)i, &lengths[i]);
-    char *p = s->text = g_malloc(text_size(im, t, lengths));
+        starts[i] = 0;
+        memcpy(&starts[i], tokens[i], MIN(lengths[i], sizeof starts[i]));
+    }
+    char *p = s->text = g_malloc(text_size(im, t, lengths) + sizeof starts[0]);
     for (unsigned i = 0; i < t->n; i++) {
         unsigned len = name_length(im, &at);
         s->name_at[i] = (uint32_t)(p - s->text);
         for (unsigned j = 0; j < len; j++) {
             uint8_t c = im->p[at + j];
-            for (size_t n = 0; n < lengths[c]; n++)
-                *p++ = tokens[c][n];
+            memcpy(p, &starts[c], sizeof starts[c]);
+            if (unlikely(lengths[c] > sizeof starts[c]))
+                memcpy(p, tokens[c], lengths[c]);
+            p += lengths[c];
         }
         while (p - s->text < s->name_at[i] + 2)
             *p++ = '?';

@@ -9,6 +9,7 @@
 
 #include <string.h>
 
+#include "kernel/debuginfo.h"
 #include "kernel/guts.h"
 #include "kernel/symfile.h"
 
@@ -24,6 +25,7 @@ struct kernel *kernel_new(struct cluster *cluster)
     k->mem = cluster->cpu[0]->mem;
     k->problem = "no kernel was loaded";
     k->kept = g_ptr_array_new_with_free_func(g_free);
+    k->modfiles = modfiles_new();
     return k;
 }
 
@@ -31,7 +33,8 @@ static void forget(struct kernel *k)
 {
     g_clear_pointer(&k->syms, kallsyms_free);
     g_clear_pointer(&k->btf, btf_free);
-    k->btf_tried = false;
+    k->types = NULL;
+    k->typed = k->types_tried = false;
     k->link_va = k->root = k->init_task = k->modules = k->log = 0;
 }
 
@@ -39,6 +42,7 @@ void kernel_free(struct kernel *k)
 {
     forget(k);
     g_clear_pointer(&k->given, symfile_free);
+    modfiles_free(k->modfiles);
     g_ptr_array_free(k->kept, TRUE);
     g_free(k);
 }
@@ -57,6 +61,21 @@ void kernel_predict(struct kernel *k, uint64_t text_va)
     k->predicted = text_va;
 }
 
+/* Modules lie below the vmlinux in a kernel's tree and among Debian's debug packages; not below any other folder. */
+static void add_module_folders(struct kernel *k, const char *vmlinux)
+{
+    g_autofree char *folder = g_path_get_dirname(vmlinux), *modules = g_build_filename(folder, "modules", NULL);
+    g_autofree char *inner = g_build_filename(folder, "kernel", NULL);
+
+    modfiles_add(k->modfiles, modules, true);
+    modfiles_add(k->modfiles, folder, g_file_test(inner, G_FILE_TEST_IS_DIR));
+}
+
+void kernel_add_modules(struct kernel *k, const char *folder)
+{
+    modfiles_add(k->modfiles, folder, true);
+}
+
 bool kernel_load_symbols(struct kernel *k, const char *path, GError **err)
 {
     struct symfile *f = symfile_open(path, err);
@@ -65,6 +84,9 @@ bool kernel_load_symbols(struct kernel *k, const char *path, GError **err)
         return false;
     g_clear_pointer(&k->given, symfile_free);
     k->given = f;
+    k->types = NULL;
+    k->types_tried = false;
+    add_module_folders(k, path);
     return true;
 }
 
@@ -331,7 +353,7 @@ uint64_t kernel_named_or(struct kernel *k, const char *name, uint64_t *found, ui
     struct kernel_symbol sym;
 
     if (!*found)
-        *found = kernel_find_symbol(k, name, &sym) ? sym.va : k->btf ? search(k) : 0;
+        *found = kernel_find_symbol(k, name, &sym) ? sym.va : k->typed ? search(k) : 0;
     return *found;
 }
 
@@ -341,7 +363,6 @@ static void look_for_btf(struct kernel *k)
 {
     struct kernel_symbol start, stop;
 
-    k->btf_tried = true;
     if (!kernel_find_symbol(k, "__start_BTF", &start) || !kernel_find_symbol(k, "__stop_BTF", &stop) ||
         stop.va < start.va || stop.va - start.va > IMAGE_MAX) {
         k->btf = search_btf(k);
@@ -353,16 +374,34 @@ static void look_for_btf(struct kernel *k)
         k->btf = btf_new(data, size);
 }
 
+static void look_for_types(struct kernel *k)
+{
+    k->types_tried = true;
+    look_for_btf(k);
+    if (!k->btf && k->given && debuginfo_has_types(symfile_debuginfo(k->given)))
+        k->types = symfile_debuginfo(k->given);
+    k->typed = k->btf || k->types;
+}
+
+void kernel_look_ahead(struct kernel *k)
+{
+    GArray *tasks = k->image_size && kernel_look(k) && kernel_is_relocated(k) && !k->init_task ? kernel_tasks(k, false) : NULL;
+
+    if (tasks)
+        g_array_free(tasks, TRUE);
+}
+
 bool kernel_ready(struct kernel *k, GString *out)
 {
     if (!kernel_look(k)) {
         g_string_append_printf(out, "%s\n", k->problem);
         return false;
     }
-    if (!k->btf && !k->btf_tried)
-        look_for_btf(k);
-    if (!k->btf) {
-        k->problem = "the kernel carries no description of its structures (CONFIG_DEBUG_INFO_BTF)";
+    if (!k->types_tried)
+        look_for_types(k);
+    if (!k->typed) {
+        k->problem = "the kernel carries no description of its structures (CONFIG_DEBUG_INFO_BTF); -kernel-symbols with a vmlinux "
+                     "that has debug information gives it";
         g_string_append_printf(out, "%s\n", k->problem);
         return false;
     }
@@ -376,7 +415,14 @@ bool kernel_ready(struct kernel *k, GString *out)
 
 struct btf_field kernel_field(struct kernel *k, const char *type, const char *path)
 {
-    return k->btf ? btf_find_field(k->btf, type, path) : (struct btf_field){ 0 };
+    if (k->btf)
+        return btf_find_field(k->btf, type, path);
+    return k->types ? debuginfo_field(k->types, type, path) : (struct btf_field){ 0 };
+}
+
+uint32_t kernel_sizeof(struct kernel *k, const char *type)
+{
+    return k->btf ? btf_sizeof(k->btf, type) : k->types ? debuginfo_sizeof(k->types, type) : 0;
 }
 
 /* --- symbols ------------------------------------------------------------------------------------------------------ */
@@ -450,11 +496,12 @@ bool kernel_find_address(struct kernel *k, uint64_t va, struct kernel_symbol *sy
     return (va >> 63 && modules_find_address(k, va, sym)) || given_address(k, va, sym);
 }
 
-/* " (file.c:123)", or "", by the debug information of -kernel-symbols. */
-static char *line_text(struct kernel *k, uint64_t va)
+/* " (file.c:123)", or "", by the debug information of -kernel-symbols or of a module's file. */
+static char *line_text(struct kernel *k, uint64_t va, bool in_module)
 {
     uint64_t offset;
-    g_autofree char *line = k->given && given_offset(k, &offset) ? symfile_line(k->given, va - offset) : NULL;
+    g_autofree char *line = in_module ? modules_line(k, va) : k->given && given_offset(k, &offset)
+                                ? debuginfo_line(symfile_debuginfo(k->given), va - offset) : NULL;
 
     return line ? g_strdup_printf(" (%s)", line) : g_strdup("");
 }
@@ -470,7 +517,7 @@ static char *describe(struct kernel *k, uint64_t va, uint64_t inside)
         if (kernel_where(k, &p))
             va += p.text_va - p.text_pa;
     }
-    g_autofree char *line = line_text(k, va >> 63 && inside >> 63 ? inside : va);
+    g_autofree char *line = line_text(k, va >> 63 && inside >> 63 ? inside : va, s.module);
     return g_strdup_printf("%s+0x%" G_GINT64_MODIFIER "x/0x%" G_GINT64_MODIFIER "x%s%s%s%s", s.name, (guint64)(va - s.va),
                            (guint64)s.size, s.module ? " [" : "", s.module ? s.module : "", s.module ? "]" : "", line);
 }

@@ -1,6 +1,6 @@
 /*
  * The guest's Linux kernel understood from its memory alone: where it runs (KASLR), its symbols (kallsyms), the layout
- * of its structures (BTF), and what these lead to: tasks, the log, modules, mounts, backtraces.
+ * of its structures (BTF, or DWARF of a vmlinux), and what these lead to: tasks, the log, modules, mounts, backtraces.
  *
  * Nothing here trusts the guest: a pointer is followed only where the kernel's own tables map RAM, every walk is
  * bounded, every table is checked before it is used.  A kernel that is half booted, corrupt or not Linux gives an
@@ -28,7 +28,14 @@ void kernel_set_source(struct kernel *k, GBytes *(*source)(void *opaque), void *
 void kernel_predict(struct kernel *k, uint64_t text_va);
 /* Symbols from a vmlinux or a System.map, besides the kernel's own.  false: err says what is wrong with the file. */
 bool kernel_load_symbols(struct kernel *k, const char *path, GError **err);
+/* Where modules' files (NAME.ko) are, for their debug information; besides where the vmlinux of kernel_load_symbols() is. */
+void kernel_add_modules(struct kernel *k, const char *folder);
 
+/*
+ * Looks for all that the first question would have to look for, where an image was loaded: some 30 ms.  For when somebody
+ * comes who may ask.
+ */
+void kernel_look_ahead(struct kernel *k);
 /* Looks for the symbols unless they are known; false: kernel_problem() says why there are none (constant). */
 bool kernel_look(struct kernel *k);
 const char *kernel_problem(const struct kernel *k);

@@ -4,6 +4,7 @@
 #include <elf.h>
 #include <string.h>
 
+#include "kernel/debuginfo.h"
 #include "kernel/guts.h"
 
 enum { MODULES_MAX = 4096, USERS_MAX = 256, AREAS = 7, SYMBOLS_MAX = 200000, SECTIONS_MAX = 256, UNFORMED = 3,
@@ -38,7 +39,7 @@ static void layout_find(struct kernel *k, struct module_layout *l)
         .init_base = kernel_field(k, "module", "init_layout.base"),
         .init_size = kernel_field(k, "module", "init_layout.size"), .mem = kernel_field(k, "module", "mem"),
         .mem_base = kernel_field(k, "module_memory", "base"), .mem_size = kernel_field(k, "module_memory", "size"),
-        .mem_stride = btf_sizeof(k->btf, "module_memory") };
+        .mem_stride = kernel_sizeof(k, "module_memory") };
 }
 
 static void read_areas(struct kernel *k, const struct module_layout *l, struct module *m)
@@ -58,7 +59,7 @@ static void read_areas(struct kernel *k, const struct module_layout *l, struct m
 static void each_module(struct kernel *k, module_fn *fn, void *opaque)
 {
     struct module_layout l;
-    uint64_t head = k->btf ? kernel_named_or(k, "modules", &k->modules, search_modules) : 0, at;
+    uint64_t head = k->typed ? kernel_named_or(k, "modules", &k->modules, search_modules) : 0, at;
 
     if (!head || !kernel_read(k, head, &at, 8))
         return;
@@ -118,30 +119,51 @@ void kernel_print_modules(struct kernel *k, GString *out)
 
 /* --- sections, for gdb ------------------------------------------------------------------------------------------ */
 
-static bool print_sections(struct kernel *k, const struct module_layout *l, const struct module *m, void *opaque)
+/* Calls fn for each section that is in memory. */
+static void each_section(struct kernel *k, const struct module *m, void (*fn)(void *opaque, const char *name, uint64_t va),
+                         void *opaque)
 {
-    GString *out = opaque, *rest = g_string_new(NULL);
     uint64_t attrs = kernel_get(k, m->va, kernel_field(k, "module", "sect_attrs"));
     uint64_t n = kernel_get(k, attrs, kernel_field(k, "module_sect_attrs", "nsections"));
     struct btf_field first = kernel_field(k, "module_sect_attrs", "attrs"),
                      name = kernel_field(k, "module_sect_attr", "battr.attr.name"),
                      address = kernel_field(k, "module_sect_attr", "address");
-    uint32_t stride = btf_sizeof(k->btf, "module_sect_attr");
-    uint64_t text_va = m->area[0].base;
+    uint32_t stride = kernel_sizeof(k, "module_sect_attr");
 
-    (void)l;
     for (uint64_t i = 0; attrs && i < MIN(n, SECTIONS_MAX); i++) {
         uint64_t at = attrs + first.off + i * stride;
         g_autofree char *s = kernel_string(k, kernel_get(k, at, name), 64);
-        if (!s || *s != '.')
-            continue;
-        if (!strcmp(s, ".text"))
-            text_va = kernel_get(k, at, address);
-        else if (!g_str_has_prefix(s, ".init") && !g_str_has_prefix(s, ".note"))
-            g_string_append_printf(rest, " -s %s 0x%" G_GINT64_MODIFIER "x", s, (guint64)kernel_get(k, at, address));
+        if (s && *s == '.')
+            fn(opaque, s, kernel_get(k, at, address));
     }
-    g_string_append_printf(out, "add-symbol-file %s.ko 0x%" G_GINT64_MODIFIER "x%s\n", m->name, (guint64)text_va, rest->str);
-    g_string_free(rest, TRUE);
+}
+
+struct section_lines {
+    uint64_t text_va;
+    GString *rest;
+};
+
+static void print_section(void *opaque, const char *name, uint64_t va)
+{
+    struct section_lines *s = opaque;
+
+    if (!strcmp(name, ".text"))
+        s->text_va = va;
+    else if (!g_str_has_prefix(name, ".init") && !g_str_has_prefix(name, ".note"))
+        g_string_append_printf(s->rest, " -s %s 0x%" G_GINT64_MODIFIER "x", name, (guint64)va);
+}
+
+static bool print_sections(struct kernel *k, const struct module_layout *l, const struct module *m, void *opaque)
+{
+    struct section_lines s = { m->area[0].base, g_string_new(NULL) };
+    const char *path = modfiles_path(k->modfiles, m->name);
+    g_autofree char *plain = g_strconcat(m->name, ".ko", NULL);
+
+    (void)l;
+    each_section(k, m, print_section, &s);
+    g_string_append_printf(opaque, "add-symbol-file %s 0x%" G_GINT64_MODIFIER "x%s\n", path ? path : plain, (guint64)s.text_va,
+                           s.rest->str);
+    g_string_free(s.rest, TRUE);
     return true;
 }
 
@@ -250,7 +272,7 @@ bool modules_find_address(struct kernel *k, uint64_t va, struct kernel_symbol *s
 {
     struct address_search s = { va, sym, false };
 
-    if (k->btf || !k->btf_tried) {
+    if (k->typed || !k->types_tried) {
         GString *why = g_string_new(NULL);
         if (kernel_ready(k, why))
             each_module(k, find_address, &s);
@@ -291,4 +313,47 @@ bool modules_find_symbol(struct kernel *k, const char *name, struct kernel_symbo
 
     each_module(k, find_name, &s);
     return s.found;
+}
+
+/* --- source lines ------------------------------------------------------------------------------------------------- */
+
+struct line_search {
+    uint64_t va, section_va;
+    char section[65]; /* the last one that begins at or below va */
+    char *line;
+};
+
+static void note_section(void *opaque, const char *name, uint64_t va)
+{
+    struct line_search *s = opaque;
+
+    if (va > s->va || va < s->section_va)
+        return;
+    s->section_va = va;
+    g_strlcpy(s->section, name, sizeof s->section);
+}
+
+static bool find_line(struct kernel *k, const struct module_layout *l, const struct module *m, void *opaque)
+{
+    struct line_search *s = opaque;
+    struct debuginfo *d;
+    bool within = false;
+
+    (void)l;
+    for (unsigned i = 0; i < AREAS; i++)
+        within |= s->va - m->area[i].base < m->area[i].size;
+    if (!within)
+        return true;
+    each_section(k, m, note_section, s);
+    if (*s->section && (d = modfiles_debuginfo(k->modfiles, m->name)))
+        s->line = debuginfo_section_line(d, s->section, s->va - s->section_va);
+    return false;
+}
+
+char *modules_line(struct kernel *k, uint64_t va)
+{
+    struct line_search s = { .va = va };
+
+    each_module(k, find_line, &s);
+    return s.line;
 }

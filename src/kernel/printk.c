@@ -35,8 +35,8 @@ static uint8_t *copy(struct kernel *k, uint64_t va, uint64_t size)
 
 static bool fields_find(struct kernel *k, struct ring *r)
 {
-    r->desc_size = btf_sizeof(k->btf, "prb_desc");
-    r->info_size = btf_sizeof(k->btf, "printk_info");
+    r->desc_size = kernel_sizeof(k, "prb_desc");
+    r->info_size = kernel_sizeof(k, "printk_info");
     r->state = kernel_field(k, "prb_desc", "state_var");
     r->begin = kernel_field(k, "prb_desc", "text_blk_lpos.begin");
     r->next = kernel_field(k, "prb_desc", "text_blk_lpos.next");

@@ -147,7 +147,7 @@ static bool is_module(struct kernel *k, uint64_t va)
     struct btf_field name = kernel_field(k, "module", "name"), base = kernel_field(k, "module", "core_layout.base"),
                      size = kernel_field(k, "module", "core_layout.size"), mem = kernel_field(k, "module", "mem"),
                      mem_base = kernel_field(k, "module_memory", "base"), mem_size = kernel_field(k, "module_memory", "size");
-    uint32_t stride = btf_sizeof(k->btf, "module_memory");
+    uint32_t stride = kernel_sizeof(k, "module_memory");
     char text[NAME_SIZE];
 
     if (!kernel_read(k, va + name.off, text, sizeof text) || !g_ascii_isalnum(text[0]) || !memchr(text, 0, sizeof text))

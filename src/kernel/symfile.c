@@ -4,12 +4,9 @@
 #include "kernel/symfile.h"
 
 #include <elf.h>
-#include <fcntl.h>
 #include <string.h>
-#include <unistd.h>
-#ifdef ARMLET_LIBDW
-#include <elfutils/libdw.h>
-#endif
+
+#include "kernel/debuginfo.h"
 
 struct entry {
     uint64_t va;
@@ -22,12 +19,7 @@ struct symfile {
     GArray *entries;     /* by address */
     GHashTable *by_name; /* name to index + 1 */
     GStringChunk *names; /* of a System.map */
-    char *path;
-    int fd;              /* for the debug information; -1: not opened (yet), or there is none */
-    bool tried;
-#ifdef ARMLET_LIBDW
-    Dwarf *dwarf;
-#endif
+    struct debuginfo *debug;
 };
 
 static bool fail(const char *path, const char *what, GError **err)
@@ -132,8 +124,7 @@ struct symfile *symfile_open(const char *path, GError **err)
     f->entries = g_array_new(FALSE, FALSE, sizeof(struct entry));
     f->by_name = g_hash_table_new(g_str_hash, g_str_equal);
     f->names = g_string_chunk_new(65536);
-    f->path = g_strdup(path);
-    f->fd = -1;
+    f->debug = debuginfo_new(path);
     f->file = g_mapped_file_new(path, FALSE, err);
     if (f->file) {
         const char *data = g_mapped_file_get_contents(f->file);
@@ -153,45 +144,14 @@ struct symfile *symfile_open(const char *path, GError **err)
     return NULL;
 }
 
-#ifdef ARMLET_LIBDW
-static void open_debug(struct symfile *f)
+struct debuginfo *symfile_debuginfo(struct symfile *f)
 {
-    f->tried = true;
-    f->fd = open(f->path, O_RDONLY | O_CLOEXEC);
-    f->dwarf = f->fd >= 0 ? dwarf_begin(f->fd, DWARF_C_READ) : NULL;
+    return f->debug;
 }
-
-char *symfile_line(struct symfile *f, uint64_t va)
-{
-    Dwarf_Die unit;
-    Dwarf_Line *line;
-    const char *file;
-    int number;
-
-    if (!f->tried)
-        open_debug(f);
-    if (!f->dwarf || !dwarf_addrdie(f->dwarf, va, &unit) || !(line = dwarf_getsrc_die(&unit, va)))
-        return NULL;
-    file = dwarf_linesrc(line, NULL, NULL);
-    return file && !dwarf_lineno(line, &number) ? g_strdup_printf("%s:%d", file, number) : NULL;
-}
-#else
-char *symfile_line(struct symfile *f, uint64_t va)
-{
-    (void)f, (void)va;
-    return NULL;
-}
-#endif
 
 void symfile_free(struct symfile *f)
 {
-#ifdef ARMLET_LIBDW
-    if (f->dwarf)
-        dwarf_end(f->dwarf);
-#endif
-    if (f->fd >= 0)
-        close(f->fd);
-    g_free(f->path);
+    debuginfo_free(f->debug);
     g_array_free(f->entries, TRUE);
     g_hash_table_destroy(f->by_name);
     g_string_chunk_free(f->names);

@@ -11,13 +11,14 @@
 #include "kernel/kernel.h"
 
 struct symfile;
+struct debuginfo;
 
 struct symfile *symfile_open(const char *path, GError **err);
 void symfile_free(struct symfile *f);
 /* 0: there is none. */
 uint64_t symfile_find(const struct symfile *f, const char *name);
-/* "file.c:123" of the code at va by the file's debug information, to be freed; NULL: it has none for that. */
-char *symfile_line(struct symfile *f, uint64_t va);
+/* At the addresses of the file, too; owned by f. */
+struct debuginfo *symfile_debuginfo(struct symfile *f);
 bool symfile_at(const struct symfile *f, uint64_t va, struct kernel_symbol *sym);
 
 #endif

@@ -230,7 +230,7 @@ void kernel_print_symbol(struct kernel *k, const char *what, GString *out)
         return;
     }
     ready(k); /* for the modules' symbols */
-    bool named = kernel_find_symbol(k, what, &sym) || (k->btf && modules_find_symbol(k, what, &sym));
+    bool named = kernel_find_symbol(k, what, &sym) || (k->typed && modules_find_symbol(k, what, &sym));
     if (named) {
         g_string_append_printf(out, "0x%016" G_GINT64_MODIFIER "x %s%s%s%s\n", (guint64)sym.va, sym.name,
                                sym.module ? " [" : "", sym.module ? sym.module : "", sym.module ? "]" : "");

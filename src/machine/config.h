@@ -41,6 +41,7 @@ struct config {
     bool legacy_virtio;  /* virtio-mmio.force-legacy */
     enum panic_action on_panic; /* -action panic= */
     char *kernel_symbols; /* vmlinux or System.map, or NULL */
+    GPtrArray *module_symbols; /* char *: folders with modules' files */
     bool panic_report;
     char *gdb;           /* -gdb's argument, or NULL */
     int escape;          /* -echr: the console's escape character; 0: none */

@@ -284,6 +284,8 @@ static bool build(struct machine *m, GError **err)
     trace_set_namer(name_address, control_kernel(m->control));
     if (m->config->kernel_symbols && !kernel_load_symbols(control_kernel(m->control), m->config->kernel_symbols, err))
         return false;
+    for (guint i = 0; i < m->config->module_symbols->len; i++)
+        kernel_add_modules(control_kernel(m->control), g_ptr_array_index(m->config->module_symbols, i));
     m->board.cluster->ops = &cluster_callbacks;
     m->board.cluster->ops_opaque = m;
     return true;

@@ -537,6 +537,14 @@ static enum answer opt_kernel_symbols(struct config *c, const char *arg, GError 
     return GO_ON;
 }
 
+static enum answer opt_module_symbols(struct config *c, const char *arg, GError **err)
+{
+    if (!g_file_test(arg, G_FILE_TEST_IS_DIR))
+        return wrong(err, "-module-symbols %s: no such directory", arg);
+    g_ptr_array_add(c->module_symbols, g_strdup(arg));
+    return GO_ON;
+}
+
 static enum answer opt_panic_report(struct config *c, const char *arg, GError **err)
 {
     (void)arg, (void)err;
@@ -746,6 +754,7 @@ static struct config *config_new(void)
     c->nics = g_ptr_array_new_with_free_func(free_props);
     c->nets = g_ptr_array_new_with_free_func(free_props);
     c->nfs = g_ptr_array_new_with_free_func(free_props);
+    c->module_symbols = g_ptr_array_new_with_free_func(g_free);
     c->globals = g_ptr_array_new_with_free_func(free_global);
     c->devices = g_ptr_array_new_with_free_func(free_device);
     return c;
@@ -756,7 +765,7 @@ void config_free(struct config *c)
     char *strings[] = { c->kernel, c->initrd, c->append, c->dtb, c->dumpdtb, c->name, c->gdb, c->kernel_symbols,
                         c->lockstep_log };
     GPtrArray *lists[] = { c->serial, c->monitor, c->qmp, c->chardevs, c->given, c->mons, c->drives, c->objects,
-                           c->netdevs, c->nics, c->nets, c->nfs, c->globals, c->devices, c->fsdevs };
+                           c->netdevs, c->nics, c->nets, c->nfs, c->globals, c->devices, c->fsdevs, c->module_symbols };
     for (unsigned i = 0; i < G_N_ELEMENTS(strings); i++)
         g_free(strings[i]);
     for (unsigned i = 0; i < G_N_ELEMENTS(lists); i++)
