@@ -27,6 +27,7 @@ static bool fd_ready(int fd, short events)
 
 static void drop_output(struct stream *s)
 {
+    s->lost += s->used;
     s->head = s->used = 0;
 }
 
@@ -173,6 +174,7 @@ void stream_attach(struct stream *s, int in, int out)
     s->source = source;
     s->out_dead = false;
     drop_output(s);
+    s->lost = 0;
     s->in_tag = s->out_tag = NULL;
     s->ended = false;
     g_mutex_unlock(&s->lock);

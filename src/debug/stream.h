@@ -47,6 +47,7 @@ struct stream {
     bool is_tty;
     bool ended;    /* input is at its end */
     bool out_dead; /* nobody will ever read what is written */
+    size_t lost;   /* bytes that were written and had to be dropped since the last attach */
     GSource *source;
     gpointer in_tag, out_tag; /* watches of the main loop, when wanted */
     void (*closed)(struct stream *s); /* the other end is gone (main thread) */

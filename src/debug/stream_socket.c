@@ -17,7 +17,10 @@
 
 #include "base/report.h"
 
-enum { BACKLOG = 128 }; /* of those that wait for the one connection to end */
+enum {
+    BACKLOG = 128,     /* of those that wait for the one connection to end */
+    LOST_MIN = 16384,  /* less than that is what was just on its way */
+};
 
 struct socket_stream {
     struct stream stream;
@@ -128,6 +131,9 @@ static void on_closed(struct stream *stream)
 {
     struct socket_stream *s = (struct socket_stream *)stream;
     stream_detach(stream);
+    if (stream->lost >= LOST_MIN)
+        warn("%s: the connection ended with more than %zu KiB that nobody had read, which were dropped",
+             stream->chr.id ? stream->chr.id : "socket", stream->lost / 1024);
     chardev_send_event(&stream->chr, CHARDEV_CLOSED);
     if (s->listener >= 0 && !s->watch)
         s->watch = g_unix_fd_add(s->listener, G_IO_IN, on_connection, s);

@@ -21,8 +21,8 @@ class Machine:
         self.console = os.path.join(self.folder, "console")
         sockets = ["-serial", f"file:{self.console}", "-gdb", f"unix:{self.path('gdb')}",
                    "-monitor", f"unix:{self.path('mon')},server,nowait", "-qmp", f"unix:{self.path('qmp')},server,nowait"]
-        self.process = subprocess.Popen([ARMLET, *args, *sockets], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                                        text=True)
+        self.process = subprocess.Popen([os.path.abspath(ARMLET), *args, *sockets], stdin=subprocess.DEVNULL, text=True,
+                                        stderr=subprocess.PIPE, cwd=self.folder)  # wrong commands may write files
         self.wait_for(lambda: os.path.exists(self.path("qmp")))
 
     def path(self, name):
