@@ -217,11 +217,18 @@ static json_t *cmd_human(struct qmp *q, json_t *args)
         return fail("GenericError", "Parameter 'command-line' is missing");
     if (index && (json_integer_value(index) < 0 || json_integer_value(index) >= control_cluster(q->control)->n))
         return fail("GenericError", "Parameter 'cpu-index' expects a CPU number");
+    unsigned cpu = q->hmp.cpu;
     if (index)
         q->hmp.cpu = (unsigned)json_integer_value(index);
     g_autofree char *text = hmp_run(&q->hmp, line);
+    if (index) /* for this line alone */
+        q->hmp.cpu = cpu;
     g_autofree char *valid = g_utf8_make_valid(text, -1);
-    return done(json_string(valid));
+    GString *lines = g_string_new(valid);
+    g_string_replace(lines, "\n", "\r\n", 0); /* as on a terminal: clients cut it there */
+    json_t *answer = json_string(lines->str);
+    g_string_free(lines, TRUE);
+    return done(answer);
 }
 
 static json_t *save_memory(struct qmp *q, json_t *args, const char *command)
@@ -284,6 +291,7 @@ static json_t *cmd_query_balloon(struct qmp *q, json_t *args)
 }
 
 static json_t *cmd_commands(struct qmp *q, json_t *args);
+static json_t *cmd_schema(struct qmp *q, json_t *args);
 
 static const struct {
     const char *name;
@@ -294,7 +302,7 @@ static const struct {
     { "query-kvm", cmd_kvm }, { "stop", cmd_stop }, { "cont", cmd_cont }, { "system_powerdown", cmd_powerdown },
     { "system_reset", cmd_reset }, { "quit", cmd_quit }, { "human-monitor-command", cmd_human },
     { "memsave", cmd_memsave }, { "pmemsave", cmd_pmemsave }, { "dump-guest-memory", cmd_dump },
-    { "balloon", cmd_balloon }, { "query-balloon", cmd_query_balloon },
+    { "balloon", cmd_balloon }, { "query-balloon", cmd_query_balloon }, { "query-qmp-schema", cmd_schema },
 };
 
 static json_t *cmd_commands(struct qmp *q, json_t *args)
@@ -304,6 +312,25 @@ static json_t *cmd_commands(struct qmp *q, json_t *args)
     (void)q, (void)args;
     for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
         json_array_append_new(list, json_pack("{ss}", "name", commands[i].name));
+    return done(list);
+}
+
+/*
+ * The names of commands and events, which is what clients look for; of their arguments and results it says only that they
+ * are objects.
+ */
+static json_t *cmd_schema(struct qmp *q, json_t *args)
+{
+    static const char *const events[] = { "GUEST_PANICKED", "POWERDOWN", "RESET", "RESUME", "SHUTDOWN", "STOP" };
+    json_t *list = json_array();
+
+    (void)q, (void)args;
+    for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
+        json_array_append_new(list, json_pack("{sssssssssb}", "name", commands[i].name, "meta-type", "command", "arg-type", "0",
+                                              "ret-type", "0", "allow-oob", 0));
+    for (size_t i = 0; i < G_N_ELEMENTS(events); i++)
+        json_array_append_new(list, json_pack("{ssssss}", "name", events[i], "meta-type", "event", "arg-type", "0"));
+    json_array_append_new(list, json_pack("{sssss[]}", "name", "0", "meta-type", "object", "members"));
     return done(list);
 }
 

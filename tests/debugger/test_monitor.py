@@ -173,22 +173,6 @@ def test_console_switch():
         assert g.wait() == 0
 
 
-def test_syzkaller(machine, tmp_path):
-    """Its own command line and exchange: a control monitor on a TCP server that nobody is waited for."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    m = machine("-chardev", f"socket,id=SOCKSYZ,server=on,wait=off,host=localhost,port={port}",
-                "-mon", "chardev=SOCKSYZ,mode=control", "-display", "none", "-machine", "virt", "-name", "VM-0")
-    q = Qmp(("localhost", port), socket.AF_INET)
-    assert set(q.greeting["QMP"]) == {"version", "capabilities"}
-    assert q.cmd("qmp_capabilities") == {"return": {}}
-    assert q.cmd("query-status")["return"]["status"] == "running"
-    assert "CPU#0" in q.cmd("human-monitor-command", **{"command-line": "info registers"})["return"]
-    assert q.cmd("quit") == {"return": {}}
-    assert m.process.wait(BOOT_SECONDS) == 0
-
-
 def test_qmp(idle):
     q = Qmp(idle.path("qmp"))
     assert q.cmd("query-status")["error"]["class"] == "CommandNotFound"
