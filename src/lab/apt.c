@@ -34,7 +34,7 @@ void apt_package_clear(struct apt_package *p)
     *p = (struct apt_package){0};
 }
 
-/* The mirrors that the host uses for a suite, and for SUITE, whose mirror has the others too; NULL where it does not say. */
+/* The mirrors that the host uses for a suite, and for SUITE, which have the others too; NULL: none. */
 struct mirrors {
     const char *suite;
     char *debian, *security, *any_debian, *any_security;
@@ -129,7 +129,8 @@ char *apt_make_sources(char **texts)
     static const struct {
         const char *suite;
         bool security;
-    } suites[] = {{SUITE, false}, {SUITE "-updates", false}, {SUITE "-backports", false}, {SUITE "-security", true}};
+    } suites[] = {{SUITE, false}, {SUITE "-updates", false}, {SUITE "-backports", false},
+                  {SUITE "-security", true}};
     struct mirrors m = {.suite = SUITE};
     GString *out = g_string_new(NULL);
 
@@ -206,39 +207,42 @@ void apt_host_mirrors(const char *suite, char **debian, char **security)
 /* apt.conf, sources.list, an empty package database and the folders that apt expects. */
 bool apt_configure(const char *top, const char *sources, GError **err)
 {
-    g_autofree char *conf = g_build_filename(top, "apt.conf", NULL), *list = g_build_filename(top, "sources.list", NULL);
-    g_autofree char *lists = g_build_filename(top, "lists", "partial", NULL), *status = g_build_filename(top, "status", NULL);
+    g_autofree char *conf = g_build_filename(top, "apt.conf", NULL);
+    g_autofree char *list = g_build_filename(top, "sources.list", NULL);
+    g_autofree char *lists = g_build_filename(top, "lists", "partial", NULL);
+    g_autofree char *status = g_build_filename(top, "status", NULL);
     g_autofree char *archives = g_build_filename(top, "cache", "archives", "partial", NULL);
-    g_autofree char *text = g_strdup_printf("#clear APT::Update::Pre-Invoke;\n"
-                                            "#clear APT::Update::Post-Invoke;\n"
-                                            "#clear APT::Update::Post-Invoke-Success;\n"
-                                            "#clear APT::Architectures;\n"
-                                            "APT::Architecture \"arm64\";\n"
-                                            "APT::Architectures { \"arm64\"; };\n"
-                                            "APT::Sandbox::User \"\";\n"
-                                            "APT::Update::Error-Mode \"any\";\n"
-                                            "APT::Install-Recommends \"false\";\n"
-                                            "Acquire::Languages \"none\";\n"
-                                            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n"
-                                            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled \"false\";\n"
-                                            "Acquire::Retries \"1\";\n"
-                                            "Dir::State \"%s\";\n"
-                                            "Dir::State::lists \"%s/lists\";\n"
-                                            "Dir::State::status \"%s/status\";\n"
-                                            "Dir::Cache \"%s/cache\";\n"
-                                            "Dir::Etc::sourcelist \"%s\";\n"
-                                            "Dir::Etc::sourceparts \"/dev/null\";\n"
-                                            "Dir::Etc::preferences \"/dev/null\";\n"
-                                            "Dir::Etc::preferencesparts \"/dev/null\";\n"
-                                            "Dir::Log \"%s\";\n",
-                                            top, top, top, top, list, top);
+    g_autofree char *text = g_strdup_printf(
+        "#clear APT::Update::Pre-Invoke;\n"
+        "#clear APT::Update::Post-Invoke;\n"
+        "#clear APT::Update::Post-Invoke-Success;\n"
+        "#clear APT::Architectures;\n"
+        "APT::Architecture \"arm64\";\n"
+        "APT::Architectures { \"arm64\"; };\n"
+        "APT::Sandbox::User \"\";\n"
+        "APT::Update::Error-Mode \"any\";\n"
+        "APT::Install-Recommends \"false\";\n"
+        "Acquire::Languages \"none\";\n"
+        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n"
+        "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled \"false\";\n"
+        "Acquire::Retries \"1\";\n"
+        "Dir::State \"%s\";\n"
+        "Dir::State::lists \"%s/lists\";\n"
+        "Dir::State::status \"%s/status\";\n"
+        "Dir::Cache \"%s/cache\";\n"
+        "Dir::Etc::sourcelist \"%s\";\n"
+        "Dir::Etc::sourceparts \"/dev/null\";\n"
+        "Dir::Etc::preferences \"/dev/null\";\n"
+        "Dir::Etc::preferencesparts \"/dev/null\";\n"
+        "Dir::Log \"%s\";\n",
+        top, top, top, top, list, top);
 
     return cache_make_folder(lists, err) && cache_make_folder(archives, err) && write_text(conf, text, err) &&
            write_text(list, sources, err) && write_text(status, "", err);
 }
 
-bool apt_run(const char *top, const char *program, const char *const *args, GByteArray *output, struct progress *progress,
-             GError **err)
+bool apt_run(const char *top, const char *program, const char *const *args, GByteArray *output,
+             struct progress *progress, GError **err)
 {
     g_autofree char *conf = g_build_filename(top, "apt.conf", NULL);
     GPtrArray *argv = g_ptr_array_new();
@@ -260,8 +264,8 @@ bool apt_run(const char *top, const char *program, const char *const *args, GByt
 }
 
 /* On the state that kernels and busybox come from. */
-static bool run_apt(const char *program, const char *const *args, GByteArray *output, struct progress *progress,
-                    GError **err)
+static bool run_apt(const char *program, const char *const *args, GByteArray *output,
+                    struct progress *progress, GError **err)
 {
     g_autofree char *top = cache_path("apt", NULL);
 
@@ -298,7 +302,8 @@ bool apt_prepare(bool refresh, GError **err)
     g_autofree char *sources = apt_make_sources(texts);
 
     if (g_access(APT_KEYRING, R_OK)) {
-        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "needs %s, from the package debian-archive-keyring", APT_KEYRING);
+        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "needs %s, from the package debian-archive-keyring",
+                    APT_KEYRING);
         return false;
     }
     return apt_configure(top, sources, err) && apt_update(top, refresh, err);

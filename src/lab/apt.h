@@ -37,11 +37,11 @@ bool apt_configure(const char *top, const char *sources, GError **err);
 bool apt_update(const char *top, bool refresh, GError **err);
 
 /*
- * Run apt-get or apt-cache on it; `args' ends in NULL.  `output' and `progress' (of a download: with -o APT::Status-Fd=3) may
- * be NULL.
+ * Run apt-get or apt-cache on it; `args' ends in NULL.  `output' and `progress' (of a download: with
+ * -o APT::Status-Fd=3) may be NULL.
  */
-bool apt_run(const char *top, const char *program, const char *const *args, GByteArray *output, struct progress *progress,
-             GError **err);
+bool apt_run(const char *top, const char *program, const char *const *args, GByteArray *output,
+             struct progress *progress, GError **err);
 
 /* Make the private configuration; fetch the package lists if they are old, or in any case with `refresh'. */
 bool apt_prepare(bool refresh, GError **err);

@@ -1,8 +1,9 @@
 /*
  * The stages of a Debian root.  See debian.h.
  *
- * PATH.making holds tree/ (the root), plan (the packages it is made of; written when all are unpacked, so that its
- * presence with the same contents means that the second stage can go on), log (what the second stage printed) and lock.
+ * PATH.making holds tree/ (the root), plan (the packages it is made of; written when all are unpacked, so
+ * that its presence with the same contents means that the second stage can go on), log (what the second stage
+ * printed) and lock.
  *
  * Threading: the caller's; of two processes that make one root the second is refused.
  */
@@ -36,14 +37,17 @@ static const char script[] =
 #include "lab/second-stage.inc"
     ;
 
-/* --- files of the root that are ours ----------------------------------------------------------------------------------- */
+/* --- files of the root that are ours
+ * ----------------------------------------------------------------------------------- */
 
 /* eth0 has its address from the initramfs, or from the kernel; on a disk, nobody has given it one. */
-static const char network[] = "# armlet: the user-mode network.  A root over NFS must keep its address to the end.\n"
-                              "[Match]\nType=ether\n\n[Network]\nDHCP=ipv4\nKeepConfiguration=yes\n";
-static const char autologin[] = "# armlet: whoever has the console is root.\n[Service]\nExecStart=\n"
-                                "ExecStart=-/sbin/agetty -o '-p -f -- \\\\u' --autologin root --noclear --keep-baud "
-                                "115200,57600,38400,9600 %I ${TERM}\n";
+static const char network[] =
+    "# armlet: the user-mode network.  A root over NFS must keep its address to the end.\n"
+    "[Match]\nType=ether\n\n[Network]\nDHCP=ipv4\nKeepConfiguration=yes\n";
+static const char autologin[] =
+    "# armlet: whoever has the console is root.\n[Service]\nExecStart=\n"
+    "ExecStart=-/sbin/agetty -o '-p -f -- \\\\u' --autologin root --noclear --keep-baud "
+    "115200,57600,38400,9600 %I ${TERM}\n";
 /* As etc/profile of the busybox root does: the kernel's command line has the size of the host's terminal. */
 static const char profile[] = "# armlet boot: the size of the terminal, which a serial line cannot tell.\n"
                               "if [ \"$(tty)\" = /dev/ttyAMA0 ]; then\n"
@@ -59,12 +63,13 @@ static const char profile[] = "# armlet boot: the size of the terminal, which a 
 /* The host's settings for the way to the mirror, as far as they hold for the guest. */
 static char *guest_apt_conf(void)
 {
-    static const char *const kept[] = {"Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::Check-Valid-Until",
-                                       "Acquire::Check-Date"};
+    static const char *const kept[] = {"Acquire::http::Proxy", "Acquire::https::Proxy",
+                                       "Acquire::Check-Valid-Until", "Acquire::Check-Date"};
     static const char *const argv[] = {"apt-config", "dump", NULL};
     g_autoptr(GByteArray) text = g_byte_array_new();
-    GString *out = g_string_new("// armlet: the package lists stay compressed; what the host's apt needs for its mirror.\n"
-                                "Acquire::GzipIndexes \"true\";\nAcquire::Languages \"none\";\n");
+    GString *out = g_string_new(
+        "// armlet: the package lists stay compressed; what the host's apt needs for its mirror.\n"
+        "Acquire::GzipIndexes \"true\";\nAcquire::Languages \"none\";\n");
 
     if (cache_run(&(struct cache_run){.argv = argv, .output = text}, NULL)) {
         g_byte_array_append(text, (const guint8 *)"", 1);
@@ -112,7 +117,8 @@ static bool put_copy(struct debian_tree *t, const char *path, const char *from, 
     return g_file_get_contents(from, &data, &size, err) && debian_tree_put(t, path, 0644, data, size, err);
 }
 
-/* The package lists, so that apt in the guest knows what there is: files named after addresses, as the guest has them. */
+/* The package lists, so that apt in the guest knows what there is: files named after addresses, as the guest
+ * has them. */
 static bool put_lists(struct debian_tree *t, const struct debian_plan *plan, GError **err)
 {
     g_autofree char *folder = g_build_filename(plan->top, "lists", NULL);
@@ -140,20 +146,23 @@ static bool put_lists(struct debian_tree *t, const struct debian_plan *plan, GEr
 }
 
 /* For the second stage: the names for apt, and the files that it will look for in its cache. */
-static bool put_included(struct debian_tree *t, const struct debian_plan *plan, char *const *include, GError **err)
+static bool put_included(struct debian_tree *t, const struct debian_plan *plan, char *const *include,
+                         GError **err)
 {
     g_autofree char *names = include ? g_strjoinv(" ", (char **)include) : g_strdup("");
     bool ok = debian_tree_put_text(t, "/.armlet/include", 0644, names, err);
 
     for (guint i = 0; ok && i < plan->packages->len; i++) {
         const struct debian_package *p = plan->packages->pdata[i];
-        g_autofree char *from = debian_plan_file(plan, p), *path = g_strconcat("/var/cache/apt/archives/", p->file, NULL);
+        g_autofree char *from = debian_plan_file(plan, p),
+                        *path = g_strconcat("/var/cache/apt/archives/", p->file, NULL);
         ok = !p->included || put_copy(t, path, from, err);
     }
     return ok;
 }
 
-/* --- the first stage --------------------------------------------------------------------------------------------------- */
+/* --- the first stage
+ * --------------------------------------------------------------------------------------------------- */
 
 /* Links where folders were before /usr was merged, so that packages of any age fall into place. */
 static bool merge_usr(const char *tree, GError **err)
@@ -161,7 +170,8 @@ static bool merge_usr(const char *tree, GError **err)
     static const char *const names[] = {"bin", "sbin", "lib"};
 
     for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
-        g_autofree char *target = g_strconcat("usr/", names[i], NULL), *path = g_build_filename(tree, names[i], NULL);
+        g_autofree char *target = g_strconcat("usr/", names[i], NULL),
+                        *path = g_build_filename(tree, names[i], NULL);
         g_autofree char *folder = g_build_filename(tree, target, NULL);
         if (!cache_make_folder(folder, err))
             return false;
@@ -189,7 +199,8 @@ static bool unpack_all(struct debian_tree *t, const struct debian_plan *plan, GE
     return ok;
 }
 
-static bool fill_tree(const struct lab_debian *what, const struct debian_work *w, const struct debian_plan *plan, GError **err)
+static bool fill_tree(const struct lab_debian *what, const struct debian_work *w,
+                      const struct debian_plan *plan, GError **err)
 {
     struct debian_tree *t;
     bool ok;
@@ -198,14 +209,15 @@ static bool fill_tree(const struct lab_debian *what, const struct debian_work *w
     if (!cache_make_folder(w->tree, err) || !merge_usr(w->tree, err))
         return false;
     t = debian_tree_new(w->tree, what->real);
-    ok = unpack_all(t, plan, err) && debian_tree_finish(t, err) && put_ours(t, plan, err) && put_lists(t, plan, err) &&
-         put_included(t, plan, what->include, err) &&
+    ok = unpack_all(t, plan, err) && debian_tree_finish(t, err) && put_ours(t, plan, err) &&
+         put_lists(t, plan, err) && put_included(t, plan, what->include, err) &&
          (!what->keyring || put_copy(t, "/etc/apt/keyrings/armlet.gpg", what->keyring, err));
     debian_tree_free(t);
     return ok;
 }
 
-/* Owners and devices are kept in attributes, which some file systems do not have (NFS, vfat, tmpfs before Linux 6.6). */
+/* Owners and devices are kept in attributes, which some file systems do not have (NFS, vfat, tmpfs before
+ * Linux 6.6). */
 static bool check_attributes(const struct lab_debian *what, const char *folder, GError **err)
 {
     static const char name[] = "user.armlet.probe";
@@ -217,8 +229,10 @@ static bool check_attributes(const struct lab_debian *what, const char *folder, 
     removexattr(folder, name);
     if (!e)
         return true;
-    g_set_error(err, LAB_ERROR, LAB_ERROR_IO, "%s: the file system keeps no extended attributes (%s), which owners and modes of the "
-                "guest's files need; give a path on another one", what->root->path, g_strerror(e));
+    g_set_error(err, LAB_ERROR, LAB_ERROR_IO,
+                "%s: the file system keeps no extended attributes (%s), which owners and modes of the "
+                "guest's files need; give a path on another one",
+                what->root->path, g_strerror(e));
     return false;
 }
 
@@ -234,7 +248,8 @@ static bool check_space(const struct debian_plan *plan, const char *folder, GErr
     }
     if (statvfs(folder, &st) || (uint64_t)st.f_bavail * st.f_frsize >= needed)
         return true;
-    g_set_error(err, LAB_ERROR, LAB_ERROR_SPACE, "%s: the root needs some %" G_GUINT64_FORMAT " MB, and %" G_GUINT64_FORMAT " MB are free",
+    g_set_error(err, LAB_ERROR, LAB_ERROR_SPACE,
+                "%s: the root needs some %" G_GUINT64_FORMAT " MB, and %" G_GUINT64_FORMAT " MB are free",
                 folder, needed >> 20, ((uint64_t)st.f_bavail * st.f_frsize) >> 20);
     return false;
 }
@@ -244,7 +259,8 @@ static int lock_work(const struct debian_work *w, const char *path, GError **err
     g_autofree char *name = g_build_filename(w->folder, "lock", NULL);
     int fd = cache_make_folder(w->folder, err) ? open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0644) : -1;
 
-    for (unsigned tries = 0; fd >= 0 && tries < LOCK_TRIES; tries++) { /* one that was killed takes a moment to be gone */
+    for (unsigned tries = 0; fd >= 0 && tries < LOCK_TRIES;
+         tries++) { /* one that was killed takes a moment to be gone */
         if (!flock(fd, LOCK_EX | LOCK_NB))
             return fd;
         g_usleep(G_USEC_PER_SEC / 10);
@@ -271,9 +287,11 @@ static char *describe(const struct lab_debian *what, const struct debian_plan *p
     return g_strdup_printf("%s%s%s%s", packages, plan->sources, what->real ? "real\n" : "mapped\n", script);
 }
 
-static bool begin_with_plan(const struct lab_debian *what, struct debian_work *w, struct debian_plan *plan, GError **err)
+static bool begin_with_plan(const struct lab_debian *what, struct debian_work *w, struct debian_plan *plan,
+                            GError **err)
 {
-    g_autofree char *file = g_build_filename(w->folder, "plan", NULL), *now = describe(what, plan), *before = NULL;
+    g_autofree char *file = g_build_filename(w->folder, "plan", NULL), *now = describe(what, plan),
+                    *before = NULL;
 
     for (guint i = 0; i < plan->packages->len; i++)
         w->included += ((struct debian_package *)plan->packages->pdata[i])->included;
@@ -284,8 +302,8 @@ static bool begin_with_plan(const struct lab_debian *what, struct debian_work *w
         return true;
     }
     g_unlink(file);
-    return debian_plan_fetch(plan, err) && check_space(plan, w->folder, err) && fill_tree(what, w, plan, err) &&
-           cache_write_file(file, now, strlen(now), err);
+    return debian_plan_fetch(plan, err) && check_space(plan, w->folder, err) &&
+           fill_tree(what, w, plan, err) && cache_write_file(file, now, strlen(now), err);
 }
 
 static struct debian_plan *plan_of(const struct lab_debian *what, GError **err)
@@ -334,7 +352,8 @@ char *lab_debian_plan(const struct lab_debian *what, GError **err)
     return text;
 }
 
-/* --- the second stage --------------------------------------------------------------------------------------------------- */
+/* --- the second stage
+ * --------------------------------------------------------------------------------------------------- */
 
 double lab_debian_progress(struct debian_work *w, const char *line)
 {

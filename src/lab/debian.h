@@ -1,10 +1,13 @@
 /*
- * A Debian arm64 root made by an ordinary user.  First stage, here: packages chosen and fetched by a private apt and unpacked on
- * the host.  Second stage, in a guest that has the tree as its root: the packages are configured by their own scripts.
+ * A Debian arm64 root made by an ordinary user.  First stage, here: packages chosen and fetched by a private
+ * apt and unpacked on the host.  Second stage, in a guest that has the tree as its root: the packages are
+ * configured by their own scripts.
  *
- *     lab_debian_begin()  ->  run LAB_DEBIAN_SECOND_STAGE in a guest with work.tree as its root  ->  lab_debian_end()
+ *     lab_debian_begin()  ->  run LAB_DEBIAN_SECOND_STAGE in a guest with work.tree as its root  ->
+ * lab_debian_end()
  *
- * Until then everything is in PATH.making; a run that was interrupted is continued by the next one with the same wishes.
+ * Until then everything is in PATH.making; a run that was interrupted is continued by the next one with the
+ * same wishes.
  */
 #ifndef ARMLET_LAB_DEBIAN_H
 #define ARMLET_LAB_DEBIAN_H
@@ -35,7 +38,8 @@ struct debian_work {
 #define LAB_DEBIAN_SECOND_STAGE "/.armlet/second-stage"
 
 bool lab_debian_begin(const struct lab_debian *what, struct debian_work *w, GError **err);
-/* How far a line of the second stage's output says that it is: 0 to 100; negative when it says nothing of that. */
+/* How far a line of the second stage's output says that it is: 0 to 100; negative when it says nothing of
+ * that. */
 double lab_debian_progress(struct debian_work *w, const char *line);
 /* After the second stage: puts the root where it belongs. */
 bool lab_debian_end(const struct lab_debian *what, struct debian_work *w, GError **err);

@@ -1,9 +1,11 @@
 /*
- * dpkg's database: see debian_dpkg.h and, for the formats, dpkg(1), deb-triggers(5) and doc/triggers.txt of dpkg.
+ * dpkg's database: see debian_dpkg.h and, for the formats, dpkg(1), deb-triggers(5) and doc/triggers.txt of
+ * dpkg.
  *
- * A package is "install ok unpacked".  dpkg puts a new configuration file beside its place (.dpkg-new) and moves it there when
- * the package is configured; ours lie in their places already, with their sums in the Conffiles field, which is what dpkg finds
- * when it has been interrupted after the move.  preinst scripts are not run: see second-stage.sh.
+ * A package is "install ok unpacked".  dpkg puts a new configuration file beside its place (.dpkg-new) and
+ * moves it there when the package is configured; ours lie in their places already, with their sums in the
+ * Conffiles field, which is what dpkg finds when it has been interrupted after the move.  preinst scripts are
+ * not run: see second-stage.sh.
  *
  * Threading: the caller's.
  */
@@ -65,8 +67,10 @@ void debian_dpkg_free(struct debian_dpkg *d)
 static bool take_text(void *opaque, const struct tar_entry *e, GError **err)
 {
     struct debian_dpkg *d = opaque;
-    char **slot = !strcmp(e->path, "control") ? &d->control : !strcmp(e->path, "conffiles") ? &d->conffiles
-                  : !strcmp(e->path, "triggers") ? &d->interests : NULL;
+    char **slot = !strcmp(e->path, "control")     ? &d->control
+                  : !strcmp(e->path, "conffiles") ? &d->conffiles
+                  : !strcmp(e->path, "triggers")  ? &d->interests
+                                                  : NULL;
 
     (void)err;
     if (slot) {
@@ -158,7 +162,8 @@ static void add_triggers(struct debian_dpkg *d)
         g_auto(GStrv) words = g_strsplit_set(g_strstrip(*l), " \t", 2);
         if (!words[0] || !words[1] || !g_str_has_prefix(words[0], "interest"))
             continue;
-        const char *what = g_strstrip(words[1]), *how = !strcmp(words[0], "interest-noawait") ? "/noawait" : "";
+        const char *what = g_strstrip(words[1]),
+                   *how = !strcmp(words[0], "interest-noawait") ? "/noawait" : "";
         GString *who = g_hash_table_lookup(d->triggers, what);
         if (*what == '/') {
             g_string_append_printf(d->file_triggers, "%s %s%s\n", what, d->name, how);
@@ -175,7 +180,8 @@ bool debian_dpkg_end(struct debian_dpkg *d, struct debian_tree *t, GError **err)
     struct info_writer w = {d, t};
     g_autofree char *list = g_strconcat(INFO, d->name, ".list", NULL);
 
-    if (!tar_read(d->control_tar, d->control_size, put_info, &w, err) || !debian_tree_put_text(t, list, 0644, d->list->str, err))
+    if (!tar_read(d->control_tar, d->control_size, put_info, &w, err) ||
+        !debian_tree_put_text(t, list, 0644, d->list->str, err))
         return false;
     g_string_append_printf(d->status, "Status: install ok unpacked\n%s\n", g_strchomp(d->control));
     if (!add_conffiles(d, t, err))
@@ -188,7 +194,8 @@ bool debian_dpkg_end(struct debian_dpkg *d, struct debian_tree *t, GError **err)
 
 bool debian_dpkg_write(struct debian_dpkg *d, struct debian_tree *t, GError **err)
 {
-    static const char *const empty[] = {"available", "diversions", "statoverride", "lock", "triggers/Lock", "triggers/Unincorp"};
+    static const char *const empty[] = {"available", "diversions",    "statoverride",
+                                        "lock",      "triggers/Lock", "triggers/Unincorp"};
     GHashTableIter i;
     gpointer name, who;
     bool ok = debian_tree_put_text(t, INFO "format", 0644, "1\n", err) &&

@@ -1,5 +1,6 @@
 /*
- * dpkg's database of a root whose packages were unpacked by us: what dpkg would have written after unpacking them.
+ * dpkg's database of a root whose packages were unpacked by us: what dpkg would have written after unpacking
+ * them.
  */
 #ifndef ARMLET_LAB_DEBIAN_DPKG_H
 #define ARMLET_LAB_DEBIAN_DPKG_H

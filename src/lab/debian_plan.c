@@ -1,6 +1,7 @@
 /*
- * The packages of a Debian root, chosen by apt: what Debian calls required, what such a root needs to boot and to be used, and
- * what the user asks for.  Each set of sources has a private state of its own in the cache.
+ * The packages of a Debian root, chosen by apt: what Debian calls required, what such a root needs to boot
+ * and to be used, and what the user asks for.  Each set of sources has a private state of its own in the
+ * cache.
  *
  * Threading: the caller's; processes by the cache's lock.
  */
@@ -17,11 +18,25 @@
 #include "lab/progress.h"
 
 /*
- * usr-is-merged: else apt takes usrmerge for the same, and perl with it; only where the suite has it.  A root over NFS has its
- * address from the kernel's command line, and systemd-networkd keeps it.
+ * usr-is-merged: else apt takes usrmerge for the same, and perl with it; only where the suite has it.  A root
+ * over NFS has its address from the kernel's command line, and systemd-networkd keeps it.
  */
-static const char *const base[] = {"apt", "debian-archive-keyring", "init", "systemd-sysv", "libpam-systemd", "dbus", "udev", "kmod",
-                                   "iproute2", "iputils-ping", "netbase", "procps", "less", "nano", "usr-is-merged", NULL};
+static const char *const base[] = {"apt",
+                                   "debian-archive-keyring",
+                                   "init",
+                                   "systemd-sysv",
+                                   "libpam-systemd",
+                                   "dbus",
+                                   "udev",
+                                   "kmod",
+                                   "iproute2",
+                                   "iputils-ping",
+                                   "netbase",
+                                   "procps",
+                                   "less",
+                                   "nano",
+                                   "usr-is-merged",
+                                   NULL};
 
 static void free_package(gpointer opaque)
 {
@@ -44,7 +59,8 @@ void debian_plan_free(struct debian_plan *p)
     g_free(p);
 }
 
-/* --- sources -------------------------------------------------------------------------------------------------------- */
+/* --- sources
+ * -------------------------------------------------------------------------------------------------------- */
 
 char *debian_guest_uri(const char *uri)
 {
@@ -59,7 +75,8 @@ char *debian_guest_uri(const char *uri)
     return g_strdup(uri);
 }
 
-/* A mirror that the guest can use: what is a file of the host's, or goes ways that need more than apt, is not. */
+/* A mirror that the guest can use: what is a file of the host's, or goes ways that need more than apt, is
+ * not. */
 static char *guest_mirror(const char *uri, const char *otherwise)
 {
     return g_str_has_prefix(uri, "http") ? debian_guest_uri(uri) : g_strdup(otherwise);
@@ -76,9 +93,10 @@ static char *make_sources(const char *suite, const char *mirror, const char *opt
         return g_strdup_printf("deb %s%s %s main\n", options, uri, suite);
     }
     g_autofree char *d = guest ? guest_mirror(debian, "http://deb.debian.org/debian") : g_strdup(debian);
-    g_autofree char *s = guest ? guest_mirror(security, "http://deb.debian.org/debian-security") : g_strdup(security);
-    return g_strdup_printf("deb %s%s %s main\ndeb %s%s %s-updates main\ndeb %s%s %s-security main\n", options, d, suite, options, d,
-                           suite, options, s, suite);
+    g_autofree char *s =
+        guest ? guest_mirror(security, "http://deb.debian.org/debian-security") : g_strdup(security);
+    return g_strdup_printf("deb %s%s %s main\ndeb %s%s %s-updates main\ndeb %s%s %s-security main\n", options,
+                           d, suite, options, d, suite, options, s, suite);
 }
 
 /* Without a network, yesterday's lists will do: what they name may be in the cache. */
@@ -99,7 +117,8 @@ static bool update(const char *top, GError **err)
 }
 
 /* The private state: a folder for each set of sources. */
-static bool make_state(struct debian_plan *p, const char *suite, const char *mirror, const char *keyring, GError **err)
+static bool make_state(struct debian_plan *p, const char *suite, const char *mirror, const char *keyring,
+                       GError **err)
 {
     const char *keys = keyring ? keyring : APT_KEYRING;
     g_autofree char *options = g_strdup_printf("[arch=arm64 signed-by=%s] ", keys);
@@ -108,12 +127,13 @@ static bool make_state(struct debian_plan *p, const char *suite, const char *mir
     g_autofree char *name = g_strdup_printf("apt-%s-%.8s", suite, sum);
 
     if (g_access(keys, R_OK)) {
-        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, keyring ? "--keyring %s: cannot be read%s" : "needs %s%s", keys,
-                    keyring ? "" : ", from the package debian-archive-keyring");
+        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, keyring ? "--keyring %s: cannot be read%s" : "needs %s%s",
+                    keys, keyring ? "" : ", from the package debian-archive-keyring");
         return false;
     }
     p->top = cache_path(name, NULL);
-    p->sources = make_sources(suite, mirror, keyring ? "[signed-by=/etc/apt/keyrings/armlet.gpg] " : "", true);
+    p->sources =
+        make_sources(suite, mirror, keyring ? "[signed-by=/etc/apt/keyrings/armlet.gpg] " : "", true);
     if (apt_configure(p->top, sources, err) && update(p->top, err))
         return true;
     if (mirror)
@@ -123,7 +143,7 @@ static bool make_state(struct debian_plan *p, const char *suite, const char *mir
     return false;
 }
 
-/* --- choosing --------------------------------------------------------------------------------------------------------- */
+/* --- choosing ---------------------------------------------------------------------------------------- */
 
 struct catalogue {
     GHashTable *names;
@@ -160,7 +180,8 @@ static bool read_catalogue(const struct debian_plan *p, struct catalogue *c, GEr
     }
     if (c->required->len)
         return true;
-    g_set_error(err, LAB_ERROR, LAB_ERROR_NOT_FOUND, "the mirror has no arm64 packages that are required in Debian");
+    g_set_error(err, LAB_ERROR, LAB_ERROR_NOT_FOUND,
+                "the mirror has no arm64 packages that are required in Debian");
     return false;
 }
 
@@ -189,9 +210,9 @@ static GPtrArray *simulate(const struct debian_plan *p, GPtrArray *wanted, GErro
     g_autoptr(GPtrArray) args = g_ptr_array_new();
     g_autoptr(GByteArray) text = g_byte_array_new();
 
-    g_ptr_array_add(args, (gpointer)"-q");
-    g_ptr_array_add(args, (gpointer)"-s");
-    g_ptr_array_add(args, (gpointer)"install");
+    g_ptr_array_add(args, (gpointer) "-q");
+    g_ptr_array_add(args, (gpointer) "-s");
+    g_ptr_array_add(args, (gpointer) "install");
     for (guint i = 0; i < wanted->len; i++)
         g_ptr_array_add(args, wanted->pdata[i]);
     g_ptr_array_add(args, NULL);
@@ -223,7 +244,8 @@ static bool mark_included(GPtrArray *all, GPtrArray *few, GError **err)
     for (guint i = 0; i < few->len; i++) {
         const struct debian_package *p = few->pdata[i];
         if (!g_ptr_array_find_with_equal_func(all, p->name, has_name, NULL)) {
-            g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "what --include asks for leaves no place for %s, which the root needs", p->name);
+            g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED,
+                        "what --include asks for leaves no place for %s, which the root needs", p->name);
             return false;
         }
     }
@@ -232,7 +254,8 @@ static bool mark_included(GPtrArray *all, GPtrArray *few, GError **err)
 
 static bool choose(struct debian_plan *p, char *const *include, GError **err)
 {
-    struct catalogue c = {g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL), g_ptr_array_new_with_free_func(g_free)};
+    struct catalogue c = {g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL),
+                          g_ptr_array_new_with_free_func(g_free)};
     GPtrArray *few = NULL;
     bool ok = read_catalogue(p, &c, err);
 
@@ -262,7 +285,8 @@ static bool choose(struct debian_plan *p, char *const *include, GError **err)
     return ok;
 }
 
-struct debian_plan *debian_plan_new(const char *suite, const char *mirror, const char *keyring, char *const *include, GError **err)
+struct debian_plan *debian_plan_new(const char *suite, const char *mirror, const char *keyring,
+                                    char *const *include, GError **err)
 {
     struct debian_plan *p = g_new0(struct debian_plan, 1);
 
@@ -274,7 +298,7 @@ struct debian_plan *debian_plan_new(const char *suite, const char *mirror, const
     return NULL;
 }
 
-/* --- fetching --------------------------------------------------------------------------------------------------------- */
+/* --- fetching ---------------------------------------------------------------------------------------- */
 
 char *debian_plan_file(const struct debian_plan *p, const struct debian_package *package)
 {
@@ -302,7 +326,8 @@ bool debian_plan_fetch(struct debian_plan *p, GError **err)
     static const char *const clean[] = {"-q", "autoclean", NULL};
     const char *example = NULL;
     unsigned missing = count_missing(p, &example);
-    g_autofree char *what = g_strdup_printf("fetching %u package%s of Debian's", missing, missing == 1 ? "" : "s");
+    g_autofree char *what =
+        g_strdup_printf("fetching %u package%s of Debian's", missing, missing == 1 ? "" : "s");
     g_autoptr(GPtrArray) args = g_ptr_array_new();
     struct progress progress;
 
@@ -329,7 +354,8 @@ char *debian_plan_text(const struct debian_plan *p)
 
     for (guint i = 0; i < p->packages->len; i++) {
         const struct debian_package *package = p->packages->pdata[i];
-        g_string_append_printf(s, "%s %s%s\n", package->name, package->version, package->included ? " included" : "");
+        g_string_append_printf(s, "%s %s%s\n", package->name, package->version,
+                               package->included ? " included" : "");
     }
     return g_string_free(s, FALSE);
 }

@@ -14,14 +14,15 @@ struct debian_package {
 };
 
 struct debian_plan {
-    char *top;            /* the private apt's folder */
-    char *sources;        /* for the guest's apt */
-    GPtrArray *packages;  /* struct debian_package *, in the order that apt would unpack them */
-    GPtrArray *wanted;    /* char *: what apt was asked for */
+    char *top;           /* the private apt's folder */
+    char *sources;       /* for the guest's apt */
+    GPtrArray *packages; /* struct debian_package *, in the order that apt would unpack them */
+    GPtrArray *wanted;   /* char *: what apt was asked for */
 };
 
 /* With the cache's lock.  `include' may be NULL. */
-struct debian_plan *debian_plan_new(const char *suite, const char *mirror, const char *keyring, char *const *include, GError **err);
+struct debian_plan *debian_plan_new(const char *suite, const char *mirror, const char *keyring,
+                                    char *const *include, GError **err);
 void debian_plan_free(struct debian_plan *p);
 
 /* Fetches what is missing; with the cache's lock. */

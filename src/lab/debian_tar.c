@@ -1,6 +1,7 @@
 /*
- * tar as dpkg-deb writes it: POSIX headers, GNU's long names (types L and K) and GNU's large numbers.  Extended headers of
- * pax, which dpkg refuses in packages, and sparse files are not read.  Threading: the caller's.
+ * tar as dpkg-deb writes it: POSIX headers, GNU's long names (types L and K) and GNU's large numbers.
+ * Extended headers of pax, which dpkg refuses in packages, and sparse files are not read.  Threading: the
+ * caller's.
  */
 #include "lab/debian_tar.h"
 
@@ -89,7 +90,8 @@ static bool take_entry(struct reader *r, const struct header *h, uint64_t size,
                        bool (*take)(void *, const struct tar_entry *, GError **), void *opaque, GError **err)
 {
     g_autofree char *path = tidy(r->long_name ? g_steal_pointer(&r->long_name) : full_name(h));
-    g_autofree char *link = r->long_link ? g_steal_pointer(&r->long_link) : g_strndup(h->link, sizeof(h->link));
+    g_autofree char *link =
+        r->long_link ? g_steal_pointer(&r->long_link) : g_strndup(h->link, sizeof(h->link));
     struct tar_entry e = {
         .type = h->type ? h->type : '0',
         .path = path,
@@ -129,8 +131,8 @@ static bool take_header(struct reader *r, const struct header *h,
     return ok;
 }
 
-bool tar_read(const void *archive, size_t size, bool (*take)(void *opaque, const struct tar_entry *e, GError **err),
-              void *opaque, GError **err)
+bool tar_read(const void *archive, size_t size,
+              bool (*take)(void *opaque, const struct tar_entry *e, GError **err), void *opaque, GError **err)
 {
     struct reader r = {.p = archive, .end = (const uint8_t *)archive + size};
     bool ok = true;

@@ -20,7 +20,8 @@ struct tar_entry {
 };
 
 /* Calls `take' for each entry until it returns false.  Malformed archives are an error. */
-bool tar_read(const void *archive, size_t size, bool (*take)(void *opaque, const struct tar_entry *e, GError **err),
-              void *opaque, GError **err);
+bool tar_read(const void *archive, size_t size,
+              bool (*take)(void *opaque, const struct tar_entry *e, GError **err), void *opaque,
+              GError **err);
 
 #endif

@@ -1,9 +1,10 @@
 /*
- * Files of Debian's packages put into a root on the host.  See debian_tree.h; the database's part is debian_dpkg.c.
+ * Files of Debian's packages put into a root on the host.  See debian_tree.h; the database's part is
+ * debian_dpkg.c.
  *
- * Paths are resolved here and not by the kernel, since an absolute link in the root means the root's top: /bin, /lib and
- * /sbin are links, and a folder of that name in a package goes where the link points.  What is unpacked is Debian's and
- * checked by apt; nobody else writes in the tree meanwhile.
+ * Paths are resolved here and not by the kernel, since an absolute link in the root means the root's top:
+ * /bin, /lib and /sbin are links, and a folder of that name in a package goes where the link points.  What is
+ * unpacked is Debian's and checked by apt; nobody else writes in the tree meanwhile.
  *
  * Threading: the caller's.
  */
@@ -34,8 +35,8 @@ static bool fail_errno(GError **err, int code, const char *what, const char *pat
 {
     const char *why = code == ENOSPC || code == EDQUOT ? "the disk is full" : g_strerror(code);
 
-    g_set_error(err, LAB_ERROR, code == ENOSPC || code == EDQUOT ? LAB_ERROR_SPACE : LAB_ERROR_IO, "cannot %s %s: %s", what, path,
-                why);
+    g_set_error(err, LAB_ERROR, code == ENOSPC || code == EDQUOT ? LAB_ERROR_SPACE : LAB_ERROR_IO,
+                "cannot %s %s: %s", what, path, why);
     return false;
 }
 
@@ -60,7 +61,7 @@ void debian_tree_free(struct debian_tree *t)
     g_free(t);
 }
 
-/* --- paths --------------------------------------------------------------------------------------------------------- */
+/* --- paths ------------------------------------------------------------------------------------------- */
 
 static bool has_dots(const char *path)
 {
@@ -72,7 +73,8 @@ static bool has_dots(const char *path)
 static const char *resolve(struct debian_tree *t, const char *folder, unsigned links, GError **err);
 
 /* The real path of what a link in the folder `parent' points to. */
-static const char *follow(struct debian_tree *t, const char *parent, const char *full, unsigned links, GError **err)
+static const char *follow(struct debian_tree *t, const char *parent, const char *full, unsigned links,
+                          GError **err)
 {
     g_autofree char *target = g_file_read_link(full, err), *base = g_strconcat("/", parent, NULL);
 
@@ -90,7 +92,8 @@ static const char *follow(struct debian_tree *t, const char *parent, const char 
 static const char *resolve(struct debian_tree *t, const char *folder, unsigned links, GError **err)
 {
     const char *known = *folder ? g_hash_table_lookup(t->folders, folder) : "";
-    g_autofree char *above = known ? NULL : g_path_get_dirname(folder), *name = known ? NULL : g_path_get_basename(folder);
+    g_autofree char *above = known ? NULL : g_path_get_dirname(folder),
+                    *name = known ? NULL : g_path_get_basename(folder);
     const char *parent, *result;
     struct stat st;
 
@@ -119,17 +122,19 @@ char *debian_tree_path(struct debian_tree *t, const char *path, GError **err)
     const char *folder;
 
     if (has_dots(path)) {
-        g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "a package has the path %s, which leads out of it", path);
+        g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "a package has the path %s, which leads out of it",
+                    path);
         return NULL;
     }
     folder = resolve(t, !strcmp(above, ".") ? "" : above, 0, err);
     return folder ? g_build_filename(t->top, folder, name, NULL) : NULL;
 }
 
-/* --- files --------------------------------------------------------------------------------------------------------- */
+/* --- files ------------------------------------------------------------------------------------------- */
 
 /* Owner and mode for the guest. */
-static bool set_owner(const struct debian_tree *t, int fd, const char *path, unsigned mode, uint32_t uid, uint32_t gid, GError **err)
+static bool set_owner(const struct debian_tree *t, int fd, const char *path, unsigned mode, uint32_t uid,
+                      uint32_t gid, GError **err)
 {
     int e;
 
@@ -178,7 +183,8 @@ static bool put_folder(struct debian_tree *t, const char *path, const struct tar
     if (g_file_test(path, G_FILE_TEST_IS_SYMLINK) || (mkdir(path, 0700) && errno == EEXIST))
         return true;
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    bool ok = fd >= 0 ? set_owner(t, fd, path, e->mode, e->uid, e->gid, err) : fail_errno(err, errno, "make folder", path);
+    bool ok = fd >= 0 ? set_owner(t, fd, path, e->mode, e->uid, e->gid, err)
+                      : fail_errno(err, errno, "make folder", path);
     if (fd >= 0)
         close(fd);
     return ok;
@@ -188,7 +194,8 @@ static bool put_link(const char *path, const char *target, GError **err)
 {
     if (!symlink(target, path))
         return true;
-    if (errno == EEXIST && g_file_test(path, G_FILE_TEST_IS_DIR) && !g_file_test(path, G_FILE_TEST_IS_SYMLINK))
+    if (errno == EEXIST && g_file_test(path, G_FILE_TEST_IS_DIR) &&
+        !g_file_test(path, G_FILE_TEST_IS_SYMLINK))
         return true; /* dpkg leaves such a folder, too */
     if (errno == EEXIST && !unlink(path) && !symlink(target, path))
         return true;
@@ -217,17 +224,22 @@ static bool put_entry(void *opaque, const struct tar_entry *e, GError **err)
     if (!path)
         return false;
     switch (e->type) {
-    case '0': return put_file(t, path, e, err);
-    case '1': return put_hard_link(t, path, e->link, err);
-    case '2': return put_link(path, e->link, err);
-    case '5': return put_folder(t, path, e, err);
+    case '0':
+        return put_file(t, path, e, err);
+    case '1':
+        return put_hard_link(t, path, e->link, err);
+    case '2':
+        return put_link(path, e->link, err);
+    case '5':
+        return put_folder(t, path, e, err);
     default:
         g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "a package has a device node or pipe, /%s", e->path);
         return false;
     }
 }
 
-bool debian_tree_put(struct debian_tree *t, const char *path, unsigned mode, const void *data, size_t size, GError **err)
+bool debian_tree_put(struct debian_tree *t, const char *path, unsigned mode, const void *data, size_t size,
+                     GError **err)
 {
     struct tar_entry e = {.type = '0', .mode = mode, .data = data, .size = size};
     g_autofree char *full = debian_tree_path(t, path, err);
@@ -235,12 +247,14 @@ bool debian_tree_put(struct debian_tree *t, const char *path, unsigned mode, con
     return full && put_file(t, full, &e, err);
 }
 
-bool debian_tree_put_text(struct debian_tree *t, const char *path, unsigned mode, const char *text, GError **err)
+bool debian_tree_put_text(struct debian_tree *t, const char *path, unsigned mode, const char *text,
+                          GError **err)
 {
     return debian_tree_put(t, path, mode, text, strlen(text), err);
 }
 
-/* --- packages ------------------------------------------------------------------------------------------------------- */
+/* --- packages
+ * ------------------------------------------------------------------------------------------------------- */
 
 static GByteArray *read_part(const char *deb, const char *which, GError **err)
 {
@@ -257,8 +271,8 @@ bool debian_tree_unpack(struct debian_tree *t, const char *deb, GError **err)
     g_autoptr(GByteArray) control = read_part(deb, "--ctrl-tarfile", err);
     g_autoptr(GByteArray) files = control ? read_part(deb, "--fsys-tarfile", err) : NULL;
 
-    if (!files || !debian_dpkg_begin(t->dpkg, control->data, control->len, err) || !tar_read(files->data, files->len, put_entry, t, err) ||
-        !debian_dpkg_end(t->dpkg, t, err)) {
+    if (!files || !debian_dpkg_begin(t->dpkg, control->data, control->len, err) ||
+        !tar_read(files->data, files->len, put_entry, t, err) || !debian_dpkg_end(t->dpkg, t, err)) {
         g_autofree char *name = g_path_get_basename(deb);
         g_prefix_error(err, "%s: ", name);
         return false;

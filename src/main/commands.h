@@ -44,8 +44,8 @@ extern const struct command *const commands[]; /* ends in NULL */
 int run_qemu(int argc, char *const *argv);
 
 /*
- * `armlet run' with these words (which are taken apart), for another command: what it prints goes to `output'.  Returns its
- * status.  Once a process.
+ * `armlet run' with these words (which are taken apart), for another command: what it prints goes to
+ * `output'.  Returns its status.  Once a process.
  */
 int run_for(char **argv, void (*output)(void *opaque, const void *data, size_t len), void *opaque);
 
