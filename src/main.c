@@ -1,8 +1,8 @@
 /*
  * The program: from arguments to an exit status.
  *
- * Arguments that begin with `-', or a call by the name qemu-system-aarch64, are QEMU's command line; a word is one of
- * armlet's own commands (main/commands.h).
+ * Arguments that begin with `-', or a call by the name qemu-system-aarch64, are QEMU's command line; a word
+ * is one of armlet's own commands (main/commands.h).
  */
 #include <signal.h>
 #include <stdio.h>
@@ -43,7 +43,7 @@ int run_qemu(int argc, char *const *argv)
     return status;
 }
 
-/* --- help ------------------------------------------------------------------------------------------------ */
+/* --- help ----------------------------------------------------------------------------------------------- */
 
 static void print_overview(void)
 {
@@ -55,7 +55,8 @@ static void print_overview(void)
            "commands:\n");
     for (unsigned i = 0; commands[i]; i++)
         printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    printf("  %-10s %s\n", "help", "this text; help COMMAND: a command's; help options: QEMU's; help man|bash|zsh");
+    printf("  %-10s %s\n", "help",
+           "this text; help COMMAND: a command's; help options: QEMU's; help man|bash|zsh");
     printf("  %-10s %s\n", "version", "name and version");
     printf("\nTry: armlet boot\n");
 }
@@ -116,7 +117,7 @@ static bool is_help(const char *word)
     return !strcmp(word, "--help") || !strcmp(word, "-help") || !strcmp(word, "-h");
 }
 
-/* --- commands ---------------------------------------------------------------------------------------------- */
+/* --- commands ------------------------------------------------------------------------------------------- */
 
 static int run_command(int argc, char **argv)
 {

@@ -1,12 +1,13 @@
 #!/bin/sh
 # The guest's side of `armlet run': the first process of a small busybox root in memory.
 #
-# It finds the ports that armlet made (virtio-serial, by name), takes the job from the port "control", runs the command
-# and says how it ended.  Lines on that port:
+# It finds the ports that armlet made (virtio-serial, by name), takes the job from the port "control", runs
+# the command and says how it ended.  Lines on that port:
 #   to armlet    ready | started | alive (every 5 s) | exit STATUS
-#   from armlet  one line of assignments and `set -- COMMAND ARGUMENT...', then: int | pipe | size ROWS COLUMNS
-# Why a script: busybox is there anyway, so nothing must be cross-compiled to build armlet, and whoever wonders can
-# read what runs in the guest.  The common path forks as little as it can: every process costs milliseconds.
+#   from armlet  one line of assignments and `set -- COMMAND ARGUMENT...'; then int | pipe | size ROWS COLS
+# Why a script: busybox is there anyway, so nothing must be cross-compiled to build armlet, and whoever
+# wonders can read what runs in the guest.  The common path forks as little as it can: every process costs
+# milliseconds.
 PATH=/sbin:/bin:/usr/sbin:/usr/bin
 HOME=/root
 export PATH HOME
@@ -40,7 +41,8 @@ find_port() {
             [ "$name" = "armlet.$1" ] && [ -e "/dev/${d##*/}" ] && port=/dev/${d##*/} && return
         done
         tries=$((tries + 1))
-        [ $tries -lt 500 ] || die "the kernel does not show the port $1 (are VIRTIO_MMIO and VIRTIO_CONSOLE there?)"
+        [ $tries -lt 500 ] ||
+            die "the kernel does not show the port $1 (are VIRTIO_MMIO and VIRTIO_CONSOLE there?)"
         sleep 0.01
     done
 }
@@ -78,7 +80,8 @@ if [ -n "$root" ]; then
         ip link set eth0 up || die "there is no network card"
         ip addr add 10.0.2.15/24 dev eth0
         ip route add default via 10.0.2.2
-        mount -i -t nfs -o rw,nolock,addr=10.0.2.2,vers=3,proto=tcp "10.0.2.2:$root" /mnt || die "cannot mount the root $root"
+        mount -i -t nfs -o rw,nolock,addr=10.0.2.2,vers=3,proto=tcp "10.0.2.2:$root" /mnt ||
+            die "cannot mount the root $root"
     fi
     for d in dev proc sys; do
         mkdir -p /mnt/$d
@@ -101,7 +104,8 @@ if [ -n "$tty" ]; then
     stty sane rows "$rows" cols "$cols" <&5
 fi
 
-# In a process group and session of its own, whose number /run/pid has; as killable as any when memory is short.
+# In a process group and session of its own, whose number /run/pid has; as killable as any when memory is
+# short.
 run() {
     read -r pid rest </proc/self/stat
     echo "$pid" >/run/pid
@@ -152,8 +156,8 @@ else
     relays="$relay $!"
     listen &
     echo started >&3
-    # The feeder may wait for input that never comes, so it is ended.  No named pipe for it: opened anew when the feeder
-    # is through, that would block.
+    # The feeder may wait for input that never comes, so it is ended.  No named pipe for it: opened anew when
+    # the feeder is through, that would block.
     feed | {
         (run "$@") >/run/out 2>/run/err
         status=$?

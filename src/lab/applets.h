@@ -7,8 +7,8 @@
 #include <glib.h>
 
 /*
- * The applets' names, read out of the binary (it is for another processor and cannot be asked), ending in NULL;
- * g_strfreev() it.  NULL if the bytes are no busybox.
+ * The applets' names, read out of the binary (it is for another processor and cannot be asked), ending in
+ * NULL; g_strfreev() it.  NULL if the bytes are no busybox.
  */
 char **applets_find(const void *data, gsize size);
 

@@ -1,9 +1,9 @@
 /*
  * The cache folder.  See cache.h.
  *
- * Invariant: what has its final name is complete, because it got that name by rename().  Everything unfinished is
- * below tmp/, and only the holder of the lock works there, so that the next holder may delete what a killed process
- * left behind.
+ * Invariant: what has its final name is complete, because it got that name by rename().  Everything
+ * unfinished is below tmp/, and only the holder of the lock works there, so that the next holder may delete
+ * what a killed process left behind.
  *
  * Threading: the caller's; other processes are kept out by the lock.
  */
@@ -38,8 +38,8 @@ GQuark lab_error_quark(void)
 static void set_errno(GError **err, int code, const char *what, const char *path)
 {
     if (code == ENOSPC || code == EDQUOT)
-        g_set_error(err, LAB_ERROR, LAB_ERROR_SPACE, "%s %s: the disk is full (XDG_CACHE_HOME names another place)",
-                    what, path);
+        g_set_error(err, LAB_ERROR, LAB_ERROR_SPACE,
+                    "%s %s: the disk is full (XDG_CACHE_HOME names another place)", what, path);
     else
         g_set_error(err, LAB_ERROR, LAB_ERROR_IO, "%s %s: %s", what, path, g_strerror(code));
 }
@@ -246,12 +246,15 @@ static void prepare_child(void *opaque)
 }
 
 /*
- * Only a child hears that its parent is gone, not its children in turn: apt's methods would go on writing where the next
- * apt writes, and those of make building.  (apt's methods date what they have on SIGTERM, without which it is not resumed.)
+ * Only a child hears that its parent is gone, not its children in turn: apt's methods would go on writing
+ * where the next apt writes, and those of make building.  (apt's methods date what they have on SIGTERM,
+ * without which it is not resumed.)
  */
 static const char group_script[] = "trap 'trap \"\" TERM; kill -TERM 0; exit 143' TERM; \"$@\" & wait $!";
 
-/* What is to be started for run: its argv, behind a shell that ends the group if there is one.  g_free() it. */
+/*
+ * What is to be started for run: its argv, behind a shell that ends the group if there is one.  g_free() it.
+ */
 static char **make_argv(const struct cache_run *run)
 {
     static const char *const shell[] = {"sh", "-c", group_script, "sh"};
@@ -273,8 +276,9 @@ static bool start(const struct cache_run *run, int status_fd, GPid *pid, int fds
     g_autofree char *program = g_find_program_in_path(run->argv[0]);
     struct child child = {status_fd, run->group};
 
-    return program && g_spawn_async_with_pipes(NULL, argv, env, G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD,
-                                               prepare_child, &child, pid, NULL, &fds[0], &fds[1], NULL);
+    return program &&
+           g_spawn_async_with_pipes(NULL, argv, env, G_SPAWN_SEARCH_PATH | G_SPAWN_DO_NOT_REAP_CHILD,
+                                    prepare_child, &child, pid, NULL, &fds[0], &fds[1], NULL);
 }
 
 /* The last line of `text' that says what went wrong, without apt's mark in front. */
@@ -300,7 +304,8 @@ static void set_run_error(GError **err, const char *program, const char *text)
         enum lab_error code;
     } known[] = {
         {"No space left on device", "the disk is full (XDG_CACHE_HOME names another place)", LAB_ERROR_SPACE},
-        {"Disk quota exceeded", "the disk quota is used up (XDG_CACHE_HOME names another place)", LAB_ERROR_SPACE},
+        {"Disk quota exceeded", "the disk quota is used up (XDG_CACHE_HOME names another place)",
+         LAB_ERROR_SPACE},
         {"enough free space", "the disk is full (XDG_CACHE_HOME names another place)", LAB_ERROR_SPACE},
         {"404  Not Found", "the mirror does not have it", LAB_ERROR_NOT_FOUND},
         {"not signed", "the mirror's lists do not bear Debian's signature", LAB_ERROR_FAILED},
@@ -320,7 +325,8 @@ static void set_run_error(GError **err, const char *program, const char *text)
 
     for (size_t i = 0; i < G_N_ELEMENTS(known); i++)
         if (strstr(text, known[i].sign)) {
-            g_set_error(err, LAB_ERROR, (int)known[i].code, "%s; %s says: %s", known[i].advice, program, line);
+            g_set_error(err, LAB_ERROR, (int)known[i].code, "%s; %s says: %s", known[i].advice, program,
+                        line);
             g_free(line);
             return;
         }
@@ -388,7 +394,8 @@ bool cache_run(const struct cache_run *run, GError **err)
     if (pipe2(pipes, O_CLOEXEC)) {
         set_errno(err, errno, "cannot start", run->argv[0]);
     } else if (!start(run, pipes[1], &pid, fds)) {
-        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "needs the program %s, which is not installed", run->argv[0]);
+        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "needs the program %s, which is not installed",
+                    run->argv[0]);
         close(pipes[0]);
         close(pipes[1]);
     } else {

@@ -17,8 +17,8 @@ int cache_lock(GError **err);
 void cache_unlock(int fd);
 
 /*
- * Something of the cache: find() gives it (to be freed; NULL: it is not there), make() puts it there.  cache_get() gives
- * what is there, or else makes it, with the lock.  With `anew' it is made in any case.
+ * Something of the cache: find() gives it (to be freed; NULL: it is not there), make() puts it there.
+ * cache_get() gives what is there, or else makes it, with the lock.  With `anew' it is made in any case.
  */
 struct cache_item {
     char *(*find)(const void *what);
@@ -29,7 +29,10 @@ struct cache_item {
 };
 char *cache_get(const struct cache_item *item, GError **err);
 
-/* The path of the newest thing of the cache's `folder' whose name begins with `prefix', by its version; NULL: none. */
+/*
+ * The path of the newest thing of the cache's `folder' whose name begins with `prefix', by its version; NULL:
+ * none.
+ */
 char *cache_newest(const char *folder, const char *prefix);
 
 /* A new empty folder of the cache to build in, lock held; cache_publish() moves it to `path' in one step. */
@@ -49,9 +52,9 @@ bool cache_write_file(const char *path, const void *data, size_t size, GError **
 bool cache_check_space(uint64_t bytes, GError **err);
 
 /*
- * Run a program and wait.  `output' (may be NULL) gets what it wrote to stdout; stderr goes there too with `merge', and
- * into the error's message otherwise.  `percent' (may be NULL) is called for apt's status lines, which are read from
- * descriptor 3.  The program dies with us.
+ * Run a program and wait.  `output' (may be NULL) gets what it wrote to stdout; stderr goes there too with
+ * `merge', and into the error's message otherwise.  `percent' (may be NULL) is called for apt's status lines,
+ * which are read from descriptor 3.  The program dies with us.
  */
 struct cache_run {
     const char *const *argv;

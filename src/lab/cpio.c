@@ -1,6 +1,6 @@
 /*
- * The newc writer.  Format: a header of the magic 070701 and 13 numbers of 8 hexadecimal digits, the name with its NUL,
- * padding to 4 bytes, the data, padding to 4 bytes; the entry TRAILER!!! ends the archive.
+ * The newc writer.  Format: a header of the magic 070701 and 13 numbers of 8 hexadecimal digits, the name
+ * with its NUL, padding to 4 bytes, the data, padding to 4 bytes; the entry TRAILER!!! ends the archive.
  * Left out: hard links, and files of 4 GiB and more (an entry's size has 32 bits).  Threading: the caller's.
  */
 #include "lab/cpio.h"
@@ -88,9 +88,13 @@ static void append(GByteArray *out, const char *name, unsigned inode, const stru
     unsigned links = S_ISDIR(e->mode) ? 2 : 1;
     char header[111];
 
-    /* magic, ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check */
-    g_snprintf(header, sizeof header, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", inode, e->mode, 0,
-               0, links, 0, (unsigned)size, 0, 0, e->major, e->minor, (unsigned)strlen(name) + 1, 0);
+    /*
+     * magic, ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize,
+     * check
+     */
+    g_snprintf(header, sizeof header, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", inode,
+               e->mode, 0, 0, links, 0, (unsigned)size, 0, 0, e->major, e->minor, (unsigned)strlen(name) + 1,
+               0);
     g_byte_array_append(out, (const guint8 *)header, 110);
     g_byte_array_append(out, (const guint8 *)name, (guint)strlen(name) + 1);
     pad(out, 4);

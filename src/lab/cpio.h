@@ -17,8 +17,8 @@ void cpio_init(struct cpio *c);
 void cpio_clear(struct cpio *c);
 
 /*
- * Add an entry, owned by root, with time 0.  `path' may begin with a slash; folders above it are added as needed; an
- * entry of the same path is replaced.  `mode' is permission bits only.
+ * Add an entry, owned by root, with time 0.  `path' may begin with a slash; folders above it are added as
+ * needed; an entry of the same path is replaced.  `mode' is permission bits only.
  */
 void cpio_add_folder(struct cpio *c, const char *path, unsigned mode);
 void cpio_add_file(struct cpio *c, const char *path, unsigned mode, const void *data, size_t size);

@@ -116,7 +116,9 @@ static char *find_kernel(const void *what)
     return folder;
 }
 
-/* The package that carries the newest kernel of the series: linux-image-arm64 of that series depends on it. */
+/*
+ * The package that carries the newest kernel of the series: linux-image-arm64 of that series depends on it.
+ */
 static bool find_kernel_package(const char *series, struct apt_package *out, GError **err)
 {
     char *prefix = g_strconcat(series, ".", NULL);
@@ -131,12 +133,14 @@ static bool find_kernel_package(const char *series, struct apt_package *out, GEr
         if (g_str_has_prefix(meta.depends->pdata[i], "linux-image-"))
             ok = apt_find(meta.depends->pdata[i], meta.version, out, err);
     if (!ok && err && !*err)
-        g_set_error(err, LAB_ERROR, LAB_ERROR_NOT_FOUND, "linux-image-arm64 %s names no kernel", meta.version);
+        g_set_error(err, LAB_ERROR, LAB_ERROR_NOT_FOUND, "linux-image-arm64 %s names no kernel",
+                    meta.version);
     apt_package_clear(&meta);
     return ok;
 }
 
-static bool write_info(const char *folder, const char *series, const char *release, const char *version, GError **err)
+static bool write_info(const char *folder, const char *series, const char *release, const char *version,
+                       GError **err)
 {
     char *path = g_build_filename(folder, "info", NULL);
     char *text = g_strdup_printf("[kernel]\nseries=%s\nrelease=%s\nversion=%s\n", series, release, version);
@@ -152,7 +156,8 @@ static bool fetch_tree(const struct apt_package *p, const char *path, const char
 {
     const char *release = p->name + strlen("linux-image-");
     char *folder = cache_new_folder(err);
-    bool ok = folder && apt_unpack(p, folder, err) && (!series || write_info(folder, series, release, p->version, err));
+    bool ok = folder && apt_unpack(p, folder, err) &&
+              (!series || write_info(folder, series, release, p->version, err));
 
     if (ok)
         ok = cache_publish(folder, path, err);
@@ -175,17 +180,19 @@ static bool fetch_kernel(const char *series, bool refresh, GError **err)
 }
 
 /*
- * Run a fetch, and once more with new package lists if the first try failed: a mirror forgets old versions, which
- * lists of yesterday still name.  Not for errors that new lists cannot cure.
+ * Run a fetch, and once more with new package lists if the first try failed: a mirror forgets old versions,
+ * which lists of yesterday still name.  Not for errors that new lists cannot cure.
  */
-static bool fetch_twice(bool (*fetch)(const char *, bool, GError **), const char *arg, bool refresh, GError **err)
+static bool fetch_twice(bool (*fetch)(const char *, bool, GError **), const char *arg, bool refresh,
+                        GError **err)
 {
     GError *first = NULL;
 
     if (fetch(arg, refresh, &first))
         return true;
     if (refresh || g_error_matches(first, LAB_ERROR, LAB_ERROR_SPACE) ||
-        g_error_matches(first, LAB_ERROR, LAB_ERROR_TOOL) || g_error_matches(first, LAB_ERROR, LAB_ERROR_IO) ||
+        g_error_matches(first, LAB_ERROR, LAB_ERROR_TOOL) ||
+        g_error_matches(first, LAB_ERROR, LAB_ERROR_IO) ||
         g_error_matches(first, LAB_ERROR, LAB_ERROR_NETWORK)) {
         g_propagate_error(err, first);
         return false;
@@ -264,7 +271,10 @@ char *lab_kernel_debug(const struct lab_kernel *k, GError **err)
         .lost = "Debian's package of debug symbols has no vmlinux"}, err);
 }
 
-/* linux-headers-RELEASE, and what it depends on of the kernel's own packages (common headers, tools); with the lock. */
+/*
+ * linux-headers-RELEASE, and what it depends on of the kernel's own packages (common headers, tools); with
+ * the lock.
+ */
 static bool unpack_headers(const struct lab_kernel *k, const char *into, GError **err)
 {
     g_autofree char *name = g_strdup_printf("linux-headers-%s", k->release);
@@ -294,7 +304,7 @@ bool lab_kernel_headers(const struct lab_kernel *k, const char *into, GError **e
     return ok;
 }
 
-/* --- busybox ------------------------------------------------------------------------------------------------ */
+/* --- busybox -------------------------------------------------------------------------------------------- */
 
 static char *find_busybox(const void *what)
 {
@@ -327,6 +337,8 @@ static bool make_busybox(const void *what, GError **err)
 
 char *lab_busybox_get(GError **err)
 {
-    return cache_get(&(struct cache_item){
-        .find = find_busybox, .make = make_busybox, .lost = "Debian's busybox-static has no bin/busybox"}, err);
+    return cache_get(&(struct cache_item){.find = find_busybox,
+                                          .make = make_busybox,
+                                          .lost = "Debian's busybox-static has no bin/busybox"},
+                     err);
 }

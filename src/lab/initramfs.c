@@ -1,9 +1,9 @@
 /*
  * An initial file system of busybox: what is in it and how it starts.
  *
- * Two ways in.  /linuxrc (rdinit=/linuxrc) is busybox's init with an etc/inittab as people write them for a first root
- * file system.  /init (the kernel's default) puts another inittab in place and then runs the same init: a shell with job
- * control at once, a word of welcome, and everything mounted.
+ * Two ways in.  /linuxrc (rdinit=/linuxrc) is busybox's init with an etc/inittab as people write them for a
+ * first root file system.  /init (the kernel's default) puts another inittab in place and then runs the same
+ * init: a shell with job control at once, a word of welcome, and everything mounted.
  *
  * The archive is not compressed: unpacking it would cost the guest more than the host's copy costs us.
  * Threading: the caller's.
@@ -24,10 +24,10 @@ const char *const lab_virtio_modules[] = {"virtio_mmio", "virtio_pci", "virtio_b
                                           "virtio_console", "virtio_rng", NULL};
 
 /* virtio_mmio last: on Debian's kernel its 32 empty frames take a while, and the card is on PCI. */
-const char *const lab_nfs_modules[] = {"virtio_pci", "virtio_net", "nfsv3", "nfsv2", "virtio_blk", "virtio_console",
-                                       "virtio_rng", "virtio_mmio", NULL};
-const char *const lab_disk_modules[] = {"virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "virtio_net", "virtio_console",
-                                        "virtio_rng", "virtio_mmio", NULL};
+const char *const lab_nfs_modules[] = {"virtio_pci", "virtio_net", "nfsv3", "nfsv2", "virtio_blk",
+                                       "virtio_console", "virtio_rng", "virtio_mmio", NULL};
+const char *const lab_disk_modules[] = {"virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "virtio_net",
+                                        "virtio_console", "virtio_rng", "virtio_mmio", NULL};
 const char *const lab_agent_modules[] = {"virtio_mmio", "virtio_console", NULL};
 const char *const lab_share_modules[] = {"virtio_mmio", "9p", "9pnet_virtio", NULL};
 
@@ -36,14 +36,15 @@ static const char agent_script[] =
     ;
 
 static const char init_script[] = "#!/bin/sh\n"
-                                  "# The kernel starts this; rdinit=/linuxrc would keep etc/inittab as it is.\n"
+                                  "# The kernel starts this; rdinit=/linuxrc keeps etc/inittab as it is.\n"
                                   "export PATH=/sbin:/bin:/usr/sbin:/usr/bin\n"
                                   "cp /etc/inittab.shell /etc/inittab\n"
                                   "exec /sbin/init\n";
 
 /*
- * What the kernel's own ROOT_NFS does, with its options: nfsroot=[SERVER:]DIR[,OPTIONS], ip=dhcp or the address that
- * the user-mode network gives its first guest.  No DHCP is needed for that one, and none is waited for.
+ * What the kernel's own ROOT_NFS does, with its options: nfsroot=[SERVER:]DIR[,OPTIONS], ip=dhcp or the
+ * address that the user-mode network gives its first guest.  No DHCP is needed for that one, and none is
+ * waited for.
  */
 static const char nfs_init_script[] =
     "#!/bin/sh\n"
@@ -126,7 +127,8 @@ static const char rcs[] = "#!/bin/sh\n"
                           "# A kernel without devtmpfs gets the same from mdev.\n"
                           "mount -t devtmpfs devtmpfs /dev 2>/dev/null || {\n"
                           "    mount -t tmpfs tmpfs /dev\n"
-                          "    [ -e /proc/sys/kernel/hotplug ] && echo /sbin/mdev > /proc/sys/kernel/hotplug\n"
+                          "    f=/proc/sys/kernel/hotplug\n"
+                          "    [ -e $f ] && echo /sbin/mdev > $f\n"
                           "    mdev -s\n"
                           "}\n"
                           "mkdir -p /dev/pts\n"
@@ -139,12 +141,15 @@ static const char rcs[] = "#!/bin/sh\n"
                           "    case $word in armlet.share=*) share=${word#armlet.share=} ;; esac\n"
                           "done\n"
                           "if [ -n \"$share\" ]; then\n"
-                          "    [ ! -f /etc/modules.late ] || while read -r m; do insmod \"$m\"; done < /etc/modules.late\n"
+                          "    f=/etc/modules.late\n"
+                          "    [ ! -f $f ] || while read -r m; do insmod \"$m\"; done < $f\n"
                           "    mkdir -p \"$share\"\n"
-                          "    mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=mmap share \"$share\"\n"
+                          "    o=trans=virtio,version=9p2000.L,msize=512000,cache=mmap\n"
+                          "    mount -t 9p -o $o share \"$share\"\n"
                           "fi\n";
 
-static const char motd[] = "\nWelcome to armlet. This is busybox in memory: nothing is kept. poweroff ends it.\n\n";
+static const char motd[] =
+    "\nWelcome to armlet. This is busybox in memory: nothing is kept. poweroff ends it.\n\n";
 
 /* LINES and COLUMNS: the host's terminal as `armlet boot' found it, by way of the kernel and init. */
 const char lab_profile[] = "export PATH=/sbin:/bin:/usr/sbin:/usr/bin HOME=/root USER=root\n"
@@ -224,9 +229,12 @@ static void add_module(struct cpio *c, const struct module *m, const char *path)
     cpio_add_file(c, path, 0644, data, size);
 }
 
-/* The modules `names', and the file `list' that they are loaded from, in order; without those that `loaded' has. */
-static bool add_modules(struct cpio *c, const struct lab_kernel *k, const char *const *names, const char *list,
-                        GHashTable *loaded, GError **err)
+/*
+ * The modules `names', and the file `list' that they are loaded from, in order; without those that `loaded'
+ * has.
+ */
+static bool add_modules(struct cpio *c, const struct lab_kernel *k, const char *const *names,
+                        const char *list, GHashTable *loaded, GError **err)
 {
     GPtrArray *modules = modules_resolve(k->modules, names, err);
     GString *text;
@@ -277,7 +285,7 @@ static bool add_files(struct cpio *c, const struct lab_initramfs *what, GError *
     return true;
 }
 
-/* --- the archive's name ------------------------------------------------------------------------------------ */
+/* --- the archive's name --------------------------------------------------------------------------------- */
 
 /* What a host file is, without reading it: modules are many megabytes, and often compressed. */
 static void hash_file(GChecksum *sum, const char *path)
@@ -325,7 +333,8 @@ static char *archive_path(const struct cpio *base, const char *busybox, const st
     return path;
 }
 
-static bool fill(struct cpio *c, const char *busybox, const struct lab_initramfs *what, const char *path, GError **err)
+static bool fill(struct cpio *c, const char *busybox, const struct lab_initramfs *what, const char *path,
+                 GError **err)
 {
     GByteArray *archive;
     bool ok = add_busybox(c, busybox, err) && (!what || !what->modules || add_all_modules(c, what, err)) &&

@@ -1,9 +1,9 @@
 /*
  * Kernels built from source: see kbuild.h.
  *
- * The source is unpacked once per version of Debian's package, the build is out of tree and thrown away but for its
- * results.  What decides about a result is hashed into its name: the fragment, the source's version, the compiler's.
- * Builds of different kernels go on at the same time; the same one is built once.
+ * The source is unpacked once per version of Debian's package, the build is out of tree and thrown away but
+ * for its results.  What decides about a result is hashed into its name: the fragment, the source's version,
+ * the compiler's.  Builds of different kernels go on at the same time; the same one is built once.
  *
  * Threading: the caller's; processes by a lock for each result, and by the cache's for the source.
  */
@@ -121,7 +121,7 @@ const char lab_article_config[] =
     "CONFIG_MULTIUSER=y\n"
     ;
 
-/* --- the source ------------------------------------------------------------------------------------------- */
+/* --- the source ----------------------------------------------------------------------------------------- */
 
 static char *find_source(const void *what)
 {
@@ -132,7 +132,8 @@ static char *find_source(const void *what)
 static bool unpack_source(const char *folder, GError **err)
 {
     /* The package's usr makes room for the source's own. */
-    g_autofree char *usr = g_build_filename(folder, "usr", NULL), *package = g_build_filename(folder, ".deb", NULL);
+    g_autofree char *usr = g_build_filename(folder, "usr", NULL),
+                    *package = g_build_filename(folder, ".deb", NULL);
     g_autofree char *archive = g_build_filename(package, "src", SOURCE ".tar.xz", NULL);
     const char *const argv[] = {"tar", "-C", folder, "--strip-components=1", "-xf", archive, NULL};
     struct progress progress;
@@ -171,7 +172,7 @@ char *lab_kernel_source(GError **err)
     return cache_get(&(struct cache_item){ .find = find_source, .make = fetch_source }, err);
 }
 
-/* --- the build -------------------------------------------------------------------------------------------- */
+/* --- the build ------------------------------------------------------------------------------------------ */
 
 static bool keep(const char *out, const char *from, const char *folder, const char *to, GError **err)
 {
@@ -186,17 +187,19 @@ static bool keep(const char *out, const char *from, const char *folder, const ch
 static bool build(const char *source, const char *fragment, const char *folder, GError **err)
 {
     g_autofree char *work = g_strconcat(folder, ".work", NULL);
-    g_autofree char *out = g_build_filename(work, "out", NULL), *file = g_build_filename(work, "fragment", NULL);
+    g_autofree char *out = g_build_filename(work, "out", NULL),
+                    *file = g_build_filename(work, "fragment", NULL);
     g_autofree char *kept = g_build_filename(work, "kept", NULL), *quoted = g_shell_quote(file);
     g_autofree char *config = g_strdup_printf("-s KCONFIG_ALLCONFIG=%s allnoconfig", quoted);
 
     cache_remove(work);
-    bool ok = cache_make_folder(out, err) && cache_make_folder(kept, err) && cache_check_space(BUILD_BYTES, err) &&
-              cache_write_file(file, fragment, strlen(fragment), err) && make_run(source, out, config, 0, err) &&
-              make_check_config(fragment, out, err) && make_run(source, out, "Image", 1400, err) &&
-              keep(out, "arch/arm64/boot/Image", kept, "Image", err) && keep(out, ".config", kept, "config", err) &&
-              keep(out, "System.map", kept, "System.map", err) && keep(out, "vmlinux", kept, "vmlinux", err) &&
-              cache_publish(kept, folder, err);
+    bool ok =
+        cache_make_folder(out, err) && cache_make_folder(kept, err) && cache_check_space(BUILD_BYTES, err) &&
+        cache_write_file(file, fragment, strlen(fragment), err) && make_run(source, out, config, 0, err) &&
+        make_check_config(fragment, out, err) && make_run(source, out, "Image", 1400, err) &&
+        keep(out, "arch/arm64/boot/Image", kept, "Image", err) && keep(out, ".config", kept, "config", err) &&
+        keep(out, "System.map", kept, "System.map", err) && keep(out, "vmlinux", kept, "vmlinux", err) &&
+        cache_publish(kept, folder, err);
     cache_remove(work);
     return ok;
 }
@@ -225,7 +228,8 @@ char *lab_kernel_build(const char *fragment, GError **err)
 
     if (!fragment)
         fragment = lab_article_config;
-    if (!make_check_tools(err) || !(compiler = make_compiler_version(err)) || !(source = lab_kernel_source(err)))
+    if (!make_check_tools(err) || !(compiler = make_compiler_version(err)) ||
+        !(source = lab_kernel_source(err)))
         return NULL;
     g_autofree char *version = g_path_get_basename(source);
     g_autofree char *all = g_strjoin("\n", fragment, version, compiler, NULL);

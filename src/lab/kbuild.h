@@ -10,22 +10,29 @@
 
 /*
  * The path of an Image built from linux-source-6.1 with allnoconfig and the lines of `fragment' (NULL:
- * lab_article_config); beside it are config, System.map and vmlinux.  Built unless a kernel of the same fragment,
- * source and compiler is there, which takes minutes and shows progress on stderr.  An option of the fragment that
- * the kernel does not take is an error that names it.  g_free() it; NULL: err says why, in one line.
+ * lab_article_config); beside it are config, System.map and vmlinux.  Built unless a kernel of the same
+ * fragment, source and compiler is there, which takes minutes and shows progress on stderr.  An option of the
+ * fragment that the kernel does not take is an error that names it.  g_free() it; NULL: err says why, in one
+ * line.
  */
 char *lab_kernel_build(const char *fragment, GError **err);
 
-/* The smallest kernel that has this machine's devices, and its root over NFS: about five minutes on two cores. */
+/*
+ * The smallest kernel that has this machine's devices, and its root over NFS: about five minutes on two
+ * cores.
+ */
 extern const char lab_article_config[];
 
 /* The folder of Debian's linux-source-6.1, fetched and unpacked if need be; g_free() it. */
 char *lab_kernel_source(GError **err);
 
-/* A build of a source tree, out of tree, in a folder of the cache that stays: the next one builds what has changed. */
+/*
+ * A build of a source tree, out of tree, in a folder of the cache that stays: the next one builds what has
+ * changed.
+ */
 struct lab_build {
     const char *source;   /* the tree */
-    bool defconfig;       /* start from defconfig without what the board lacks; else from nothing (allnoconfig) */
+    bool defconfig;       /* start from defconfig without what the board lacks; else from allnoconfig */
     const char *fragment; /* lines for the configuration, added last; NULL: none */
     const char *config;   /* a whole configuration instead of all that; NULL: none */
     bool configure_only;

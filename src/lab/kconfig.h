@@ -9,16 +9,19 @@
 #include <glib.h>
 
 /*
- * The configuration of the kernel in the file `path', whose unpacked bytes are `image': the one in the image itself
- * (IKCONFIG), or that beside it (config, config-RELEASE beside vmlinuz-RELEASE, .config of the tree that it was built
- * in).  NULL: not to be found.  g_free() it.
+ * The configuration of the kernel in the file `path', whose unpacked bytes are `image': the one in the image
+ * itself (IKCONFIG), or that beside it (config, config-RELEASE beside vmlinuz-RELEASE, .config of the tree
+ * that it was built in).  NULL: not to be found.  g_free() it.
  */
 char *kconfig_find(const char *path, GBytes *image);
 
 /* Is NAME (without CONFIG_) on, or a module if that counts? */
 bool kconfig_has(const char *config, const char *name, bool module_counts);
 
-/* The lines "CONFIG_NAME=y" of those `names' (ending in NULL) that are not on, with spaces between; NULL: none is missing. */
+/*
+ * The lines "CONFIG_NAME=y" of those `names' (ending in NULL) that are not on, with spaces between; NULL:
+ * none is missing.
+ */
 char *kconfig_missing(const char *config, const char *const *names);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * See klog.h.  What the kernel says in trouble is known by the beginning of the line, behind time stamp and caller
- * (printk.time, PRINTK_CALLER), so that a program that merely quotes such a line does not count.
+ * See klog.h.  What the kernel says in trouble is known by the beginning of the line, behind time stamp and
+ * caller (printk.time, PRINTK_CALLER), so that a program that merely quotes such a line does not count.
  *
  * KASAN, UBSAN and WARN lines are no events: the kernel goes on.
  */

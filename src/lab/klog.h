@@ -28,8 +28,8 @@ const char *klog_event_name(enum klog_event event);
 struct klog;
 
 /*
- * `seen' is called for each event with the line's text without time stamp, and again with KLOG_NONE where the report of
- * a panic or an oops ends.
+ * `seen' is called for each event with the line's text without time stamp, and again with KLOG_NONE where the
+ * report of a panic or an oops ends.
  */
 struct klog *klog_new(void (*seen)(void *opaque, enum klog_event event, const char *text), void *opaque);
 void klog_free(struct klog *k);
@@ -41,8 +41,8 @@ void klog_feed(struct klog *k, const void *data, size_t len);
 void klog_end(struct klog *k);
 
 /*
- * The report of the first event: its line, up to 8 lines before and up to 120 after it, each ending in a newline; ""
- * when there was none.  Owned by k.
+ * The report of the first event: its line, up to 8 lines before and up to 120 after it, each ending in a
+ * newline; "" when there was none.  Owned by k.
  */
 const char *klog_report(const struct klog *k);
 

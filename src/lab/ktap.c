@@ -1,13 +1,14 @@
 /*
  * See ktap.h.  After docs.kernel.org/dev-tools/ktap.html and testanything.org's TAP 14.
  *
- * Levels are known by indentation in KTAP (two spaces) and TAP 14 (four); what counts is only whether a line stands
- * deeper than the one that its level began with.  The result line of a test with subtests comes behind them, one level
- * up; so results are put on the open level, and a line of less depth takes all that is deeper as its subtests.
+ * Levels are known by indentation in KTAP (two spaces) and TAP 14 (four); what counts is only whether a line
+ * stands deeper than the one that its level began with.  The result line of a test with subtests comes behind
+ * them, one level up; so results are put on the open level, and a line of less depth takes all that is deeper
+ * as its subtests.
  *
- * Known deviations that are understood: results without a number; "# Subtest: NAME" with and without a version line
- * before it; kselftest's subtests as "# ok 1 ..." (a comment before each line); plans behind the tests; no plan on a
- * level that began with a version line is an error, as is a plan that does not match.
+ * Known deviations that are understood: results without a number; "# Subtest: NAME" with and without a
+ * version line before it; kselftest's subtests as "# ok 1 ..." (a comment before each line); plans behind the
+ * tests; no plan on a level that began with a version line is an error, as is a plan that does not match.
  */
 #include "lab/ktap.h"
 
@@ -37,7 +38,7 @@ struct ktap {
     GPtrArray *errors;
 };
 
-/* --- tests ------------------------------------------------------------------------------------------------ */
+/* --- tests ---------------------------------------------------------------------------------------------- */
 
 static void test_free(void *p)
 {
@@ -92,7 +93,7 @@ static void error(struct ktap *k, const struct ktap_test *where, const char *fmt
     g_ptr_array_add(k->errors, g_strconcat(name && *name ? name : "", name && *name ? ": " : "", text, NULL));
 }
 
-/* --- levels ------------------------------------------------------------------------------------------------- */
+/* --- levels --------------------------------------------------------------------------------------------- */
 
 static void check_plan(struct ktap *k, const struct level *l)
 {
@@ -115,7 +116,8 @@ static void push(struct ktap *k, unsigned indent, const char *name)
     }
     if (!*name && k->pending)
         name = k->pending;
-    k->levels[++k->depth] = (struct level){ .indent = indent, .parent = test_new(parent, name), .plan = -1, .next = 1 };
+    k->levels[++k->depth] =
+        (struct level){.indent = indent, .parent = test_new(parent, name), .plan = -1, .next = 1};
     g_clear_pointer(&k->pending, g_free);
 }
 
@@ -137,7 +139,7 @@ static void crash(struct ktap *k)
         k->ended(k->opaque, t, k->depth);
 }
 
-/* --- lines --------------------------------------------------------------------------------------------------- */
+/* --- lines ---------------------------------------------------------------------------------------------- */
 
 /* "[    1.234567] ", "<6>", "[   T12] " as a kernel's console puts them before a line. */
 static const char *skip_stamps(const char *s)
@@ -161,8 +163,9 @@ static const char *skip_comment(const char *s, unsigned *indent)
     while (s[0] == '#' && s[1] == ' ') {
         const char *rest = s + 2 + strspn(s + 2, "# ");
 
-        if (!g_str_has_prefix(rest, "ok ") && !g_str_has_prefix(rest, "not ok ") && !g_str_has_prefix(rest, "TAP version ") &&
-            !g_str_has_prefix(rest, "KTAP version ") && !g_str_has_prefix(rest, "1.."))
+        if (!g_str_has_prefix(rest, "ok ") && !g_str_has_prefix(rest, "not ok ") &&
+            !g_str_has_prefix(rest, "TAP version ") && !g_str_has_prefix(rest, "KTAP version ") &&
+            !g_str_has_prefix(rest, "1.."))
             return s;
         s += 2;
         *indent += 2 + (unsigned)strspn(s, " ");
@@ -177,7 +180,10 @@ static void note_log(struct ktap *k, const char *line)
         g_string_append_printf(k->log, "%s\n", line);
 }
 
-/* Makes the level of this indentation the innermost; deeper ones that got no result have crashed unless `result'. */
+/*
+ * Makes the level of this indentation the innermost; deeper ones that got no result have crashed unless
+ * `result'.
+ */
 static struct level *settle(struct ktap *k, unsigned indent, bool result)
 {
     while (k->depth && indent < k->levels[k->depth].indent) {
@@ -408,7 +414,7 @@ void ktap_end(struct ktap *k)
         error(k, k->root, "no test results in the output");
 }
 
-/* --- what came out ---------------------------------------------------------------------------------------------- */
+/* --- what came out -------------------------------------------------------------------------------------- */
 
 static void count(const struct ktap_test *t, struct ktap_counts *n)
 {
@@ -420,7 +426,8 @@ static void count(const struct ktap_test *t, struct ktap_counts *n)
     if (!t->parent)
         return;
     /* A suite counts by its tests; its own failure does when none of them explains it. */
-    if (!t->tests->len || ((t->result == KTAP_FAILED || t->result == KTAP_CRASHED) && bad == n->failed + n->crashed))
+    if (!t->tests->len ||
+        ((t->result == KTAP_FAILED || t->result == KTAP_CRASHED) && bad == n->failed + n->crashed))
         ++*slots[t->result];
 }
 
@@ -473,7 +480,7 @@ void ktap_free(struct ktap *k)
     g_free(k);
 }
 
-/* --- JUnit -------------------------------------------------------------------------------------------------------- */
+/* --- JUnit ---------------------------------------------------------------------------------------------- */
 
 /* XML 1.0 has no way to write most control characters, nor bytes that are no UTF-8. */
 static char *escape(const char *s)
@@ -488,14 +495,19 @@ static char *escape(const char *s)
 
 static void junit_case(GString *out, const char *suite, const struct ktap_test *t)
 {
-    g_autofree char *class = escape(suite), *name = escape(t->name), *why = escape(t->reason ? t->reason : "");
+    g_autofree char *class = escape(suite), *name = escape(t->name),
+                    *why = escape(t->reason ? t->reason : "");
     g_autofree char *log = escape(t->log->str);
 
     g_string_append_printf(out, "    <testcase classname=\"%s\" name=\"%s\">\n", class, name);
     switch (t->result) {
     case KTAP_PASSED: break;
-    case KTAP_FAILED: g_string_append_printf(out, "      <failure message=\"%s\">%s</failure>\n", why, log); break;
-    case KTAP_CRASHED: g_string_append_printf(out, "      <error message=\"%s\">%s</error>\n", why, log); break;
+    case KTAP_FAILED:
+        g_string_append_printf(out, "      <failure message=\"%s\">%s</failure>\n", why, log);
+        break;
+    case KTAP_CRASHED:
+        g_string_append_printf(out, "      <error message=\"%s\">%s</error>\n", why, log);
+        break;
     case KTAP_SKIPPED:
     case KTAP_TODO: g_string_append_printf(out, "      <skipped message=\"%s\"/>\n", why); break;
     }
@@ -507,7 +519,10 @@ static bool is_failure(const struct ktap_test *t)
     return t->result == KTAP_FAILED;
 }
 
-/* The cases of a suite: its tests without subtests, and itself if it crashed or failed for nothing that they show. */
+/*
+ * The cases of a suite: its tests without subtests, and itself if it crashed or failed for nothing that they
+ * show.
+ */
 static void junit_suite(GString *out, const struct ktap_test *suite)
 {
     g_autofree char *full = suite->parent ? ktap_full_name(suite) : g_strdup("tests"), *name = escape(full);
@@ -516,7 +531,9 @@ static void junit_suite(GString *out, const struct ktap_test *suite)
     bool itself = suite->parent && suite->result == KTAP_CRASHED;
 
     for (guint i = 0; i <= suite->tests->len; i++) {
-        const struct ktap_test *t = i < suite->tests->len ? g_ptr_array_index(suite->tests, i) : itself ? suite : NULL;
+        const struct ktap_test *t = itself ? suite : NULL;
+        if (i < suite->tests->len)
+            t = g_ptr_array_index(suite->tests, i);
         if (!t || (t != suite && t->tests->len))
             continue;
         cases++;
@@ -526,8 +543,11 @@ static void junit_suite(GString *out, const struct ktap_test *suite)
         junit_case(body, full, t);
     }
     if (cases)
-        g_string_append_printf(out, "  <testsuite name=\"%s\" tests=\"%u\" failures=\"%u\" errors=\"%u\" skipped=\"%u\">\n"
-                               "%s  </testsuite>\n", name, cases, failures, errors, skipped, body->str);
+        g_string_append_printf(
+            out,
+            "  <testsuite name=\"%s\" tests=\"%u\" failures=\"%u\" errors=\"%u\" skipped=\"%u\">\n"
+            "%s  </testsuite>\n",
+            name, cases, failures, errors, skipped, body->str);
     g_string_free(body, TRUE);
     for (guint i = 0; i < suite->tests->len; i++)
         if (((struct ktap_test *)g_ptr_array_index(suite->tests, i))->tests->len)
@@ -538,12 +558,16 @@ static void junit_errors(GString *out, const GPtrArray *errors)
 {
     if (!errors->len)
         return;
-    g_string_append_printf(out, "  <testsuite name=\"output\" tests=\"%u\" failures=\"0\" errors=\"%u\" skipped=\"0\">\n",
-                           errors->len, errors->len);
+    g_string_append_printf(
+        out, "  <testsuite name=\"output\" tests=\"%u\" failures=\"0\" errors=\"%u\" skipped=\"0\">\n",
+        errors->len, errors->len);
     for (guint i = 0; i < errors->len; i++) {
         g_autofree char *text = escape(g_ptr_array_index(errors, i));
-        g_string_append_printf(out, "    <testcase classname=\"output\" name=\"%u\">\n      <error message=\"%s\"/>\n"
-                               "    </testcase>\n", i + 1, text);
+        g_string_append_printf(
+            out,
+            "    <testcase classname=\"output\" name=\"%u\">\n      <error message=\"%s\"/>\n"
+            "    </testcase>\n",
+            i + 1, text);
     }
     g_string_append(out, "  </testsuite>\n");
 }

@@ -1,5 +1,6 @@
 /*
- * Test results in TAP (versions 12 to 14) and KTAP, as kernels, KUnit and kselftest print them, between any other lines.
+ * Test results in TAP (versions 12 to 14) and KTAP, as kernels, KUnit and kselftest print them, between any
+ * other lines.
  *
  * Pure: bytes in, a tree of results out.  Threading: the caller's.
  */
@@ -36,7 +37,8 @@ struct ktap_counts {
 struct ktap;
 
 /* `ended' (may be NULL) is called as each test's result is known, subtests before what they belong to. */
-struct ktap *ktap_new(void (*ended)(void *opaque, const struct ktap_test *test, unsigned depth), void *opaque);
+struct ktap *ktap_new(void (*ended)(void *opaque, const struct ktap_test *test, unsigned depth),
+                      void *opaque);
 void ktap_free(struct ktap *k);
 
 /* Any bytes; carriage returns, time stamps of the kernel's log and other noise are passed over. */
@@ -57,7 +59,10 @@ const char *ktap_result_name(enum ktap_result result);
 /* "suite.subsuite.test"; g_free() it. */
 char *ktap_full_name(const struct ktap_test *t);
 
-/* JUnit XML: a <testsuite> for each test with subtests that have none, and the errors of the output as one more. */
+/*
+ * JUnit XML: a <testsuite> for each test with subtests that have none, and the errors of the output as one
+ * more.
+ */
 char *ktap_junit(const struct ktap *k);
 
 #endif

@@ -1,9 +1,9 @@
 /*
  * Kernels of the user's own source: see kbuild.h.
  *
- * The build's folder is named after the source's path and what the configuration starts from, and stays, so that a change
- * costs what make finds to be done.  The configuration is made anew only when what it is made of has changed: make would
- * otherwise build everything again.
+ * The build's folder is named after the source's path and what the configuration starts from, and stays, so
+ * that a change costs what make finds to be done.  The configuration is made anew only when what it is made
+ * of has changed: make would otherwise build everything again.
  *
  * Threading: the caller's; processes by a lock for each folder.
  */
@@ -26,7 +26,10 @@
 enum { EXPECT_TINY = 1400, EXPECT_DEFCONFIG = 3300, EXPECT_AGAIN = 40 };
 #define BUILD_BYTES (UINT64_C(3000) << 20)
 
-/* What the board lacks takes most of defconfig's time; debug information and gdb's scripts are what one builds it for. */
+/*
+ * What the board lacks takes most of defconfig's time; debug information and gdb's scripts are what one
+ * builds it for.
+ */
 const char lab_defconfig_fragment[] =
     "# CONFIG_DRM is not set\n"
     "# CONFIG_SOUND is not set\n"
@@ -107,7 +110,7 @@ const char lab_defconfig_fragment[] =
     "CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT=y\n"
     "CONFIG_GDB_SCRIPTS=y\n";
 
-/* --- the source's folder ------------------------------------------------------------------------------------- */
+/* --- the source's folder -------------------------------------------------------------------------------- */
 
 static bool check_source(const char *source, GError **err)
 {
@@ -116,13 +119,15 @@ static bool check_source(const char *source, GError **err)
     g_autofree char *generated = g_build_filename(source, "include", "config", NULL);
 
     if (g_access(arch, R_OK)) {
-        g_set_error(err, LAB_ERROR, LAB_ERROR_NOT_FOUND, "%s: no Linux source for arm64 (it has no arch/arm64/Makefile)",
-                    source);
+        g_set_error(err, LAB_ERROR, LAB_ERROR_NOT_FOUND,
+                    "%s: no Linux source for arm64 (it has no arch/arm64/Makefile)", source);
         return false;
     }
     if (!g_access(config, F_OK) || !g_access(generated, F_OK)) {
-        g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "%s has been built in place, which keeps make from building it elsewhere; "
-                    "there: make mrproper (keep .config first; --config takes it)", source);
+        g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED,
+                    "%s has been built in place, which keeps make from building it elsewhere; "
+                    "there: make mrproper (keep .config first; --config takes it)",
+                    source);
         return false;
     }
     return true;
@@ -153,7 +158,7 @@ static int lock_folder(const char *folder, GError **err)
     return fd;
 }
 
-/* --- the configuration ---------------------------------------------------------------------------------------- */
+/* --- the configuration ---------------------------------------------------------------------------------- */
 
 /* What the configuration is made of, as text: it is written down beside it. */
 static char *recipe(const struct lab_build *b, GError **err)
@@ -200,7 +205,8 @@ static bool configure(const struct lab_build *b, const char *out, const char *te
 
 static bool configure_if_new(const struct lab_build *b, const char *out, GError **err)
 {
-    g_autofree char *text = recipe(b, err), *stamp = g_build_filename(out, ".armlet-recipe", NULL), *old = NULL;
+    g_autofree char *text = recipe(b, err), *stamp = g_build_filename(out, ".armlet-recipe", NULL),
+                    *old = NULL;
 
     if (!text)
         return false;
@@ -210,14 +216,18 @@ static bool configure_if_new(const struct lab_build *b, const char *out, GError 
     return configure(b, out, text, err) && write_text(out, ".armlet-recipe", text, err);
 }
 
-/* --- the build -------------------------------------------------------------------------------------------------- */
+/* --- the build ------------------------------------------------------------------------------------------ */
 
 static char *build_locked(const struct lab_build *b, const char *out, GError **err)
 {
     char *image = g_build_filename(out, "arch", "arm64", "boot", "Image", NULL);
-    unsigned expect = !g_access(image, F_OK) ? EXPECT_AGAIN : b->defconfig || b->config ? EXPECT_DEFCONFIG : EXPECT_TINY;
+    unsigned expect = b->defconfig || b->config ? EXPECT_DEFCONFIG : EXPECT_TINY;
 
-    if (!configure_if_new(b, out, err) || (!b->configure_only && !make_run(b->source, out, "Image", expect, err)))
+    if (!g_access(image, F_OK))
+        expect = EXPECT_AGAIN;
+
+    if (!configure_if_new(b, out, err) ||
+        (!b->configure_only && !make_run(b->source, out, "Image", expect, err)))
         g_clear_pointer(&image, g_free);
     if (image && b->configure_only) {
         g_free(image);

@@ -1,10 +1,11 @@
 /*
- * Real inputs for the machine: Debian's arm64 kernels and busybox, fetched without privileges, and initial file
- * systems made of them.  Everything is kept under $XDG_CACHE_HOME/armlet (~/.cache/armlet) and can be deleted at any
- * time; several processes may use it at once.  What is in the cache is used without asking the network.
+ * Real inputs for the machine: Debian's arm64 kernels and busybox, fetched without privileges, and initial
+ * file systems made of them.  Everything is kept under $XDG_CACHE_HOME/armlet (~/.cache/armlet) and can be
+ * deleted at any time; several processes may use it at once.  What is in the cache is used without asking the
+ * network.
  *
- * All functions may block for as long as a download takes, and show progress on stderr.  On failure they return false
- * or NULL and set `err' to one line that says what to do.
+ * All functions may block for as long as a download takes, and show progress on stderr.  On failure they
+ * return false or NULL and set `err' to one line that says what to do.
  */
 #ifndef ARMLET_LAB_LAB_H
 #define ARMLET_LAB_LAB_H
@@ -24,7 +25,9 @@ enum lab_error {
 #define LAB_ERROR lab_error_quark()
 GQuark lab_error_quark(void);
 
-/* The series to be had, newest last, ending in NULL; and the one that is fetched when nothing is asked for. */
+/*
+ * The series to be had, newest last, ending in NULL; and the one that is fetched when nothing is asked for.
+ */
 extern const char *const lab_kernel_series[];
 #define LAB_DEFAULT_SERIES "6.1"
 
@@ -39,8 +42,9 @@ struct lab_kernel {
 void lab_kernel_clear(struct lab_kernel *k);
 
 /*
- * The kernel of `series' ("6.1", "6.12"): the newest in the cache, or else Debian's newest, fetched.  A NULL series
- * is the newest of any series in the cache, or else LAB_DEFAULT_SERIES.  With `refresh' the mirror is asked first.
+ * The kernel of `series' ("6.1", "6.12"): the newest in the cache, or else Debian's newest, fetched.  A NULL
+ * series is the newest of any series in the cache, or else LAB_DEFAULT_SERIES.  With `refresh' the mirror is
+ * asked first.
  */
 bool lab_kernel_get(const char *series, bool refresh, struct lab_kernel *out, GError **err);
 
@@ -64,15 +68,15 @@ struct lab_file {
 
 struct lab_initramfs {
     const struct lab_kernel *kernel; /* whose modules to take; may be NULL when `modules' is */
-    const char *const *modules;      /* names to load at boot, ending in NULL; what they depend on is added, built-in
-                                        ones are left out; NULL for none */
-    const char *const *late;         /* likewise, loaded only when a directory is shared (armlet.share= on the kernel's
-                                        command line, or the agent's job); without `modules' none */
+    const char *const *modules;      /* names to load at boot, ending in NULL; what they depend on is added,
+                                        built-in ones are left out; NULL for none */
+    const char *const *late;         /* likewise, loaded only when a directory is shared (armlet.share= on the
+                                        kernel's command line, or the agent's job); without `modules' none */
     const struct lab_file *files;    /* added last: they replace ours of the same path */
     unsigned nfiles;
-    bool nfs_root; /* /init loads the modules, mounts the root that root= (a disk, or /dev/nfs after setting up the
-                      network) and nfsroot= of the kernel's command line say, and goes on there: for kernels that
-                      have these things as modules */
+    bool nfs_root; /* /init loads the modules, mounts the root that root= (a disk, or /dev/nfs after setting
+                      up the network) and nfsroot= of the kernel's command line say, and goes on there: for
+                      kernels that have these things as modules */
     bool agent; /* /init runs a command for `armlet run' (agent.sh) instead of a shell on the console */
 };
 
@@ -87,9 +91,9 @@ extern const char *const lab_nfs_modules[], *const lab_disk_modules[];
 extern const char *const lab_agent_modules[], *const lab_share_modules[];
 
 /*
- * The path of an uncompressed cpio archive with busybox, its applets, and two ways to start: /init, which ends in a
- * shell on the console, and /linuxrc (rdinit=/linuxrc), which follows etc/inittab.  Equal wishes give the same file.
- * `what' may be NULL.  g_free() the result.
+ * The path of an uncompressed cpio archive with busybox, its applets, and two ways to start: /init, which
+ * ends in a shell on the console, and /linuxrc (rdinit=/linuxrc), which follows etc/inittab.  Equal wishes
+ * give the same file.  `what' may be NULL.  g_free() the result.
  */
 char *lab_initramfs_busybox(const struct lab_initramfs *what, GError **err);
 

@@ -14,7 +14,7 @@
 
 #define COMPILER "aarch64-linux-gnu-gcc"
 
-/* --- tools ------------------------------------------------------------------------------------------------ */
+/* --- tools ---------------------------------------------------------------------------------------------- */
 
 /* With privileges, or by sudo if somebody is there to give his password. */
 static bool install(const char *packages, GError **err)
@@ -24,13 +24,16 @@ static bool install(const char *packages, GError **err)
     struct progress progress;
 
     if (!root && (!sudo || !isatty(STDIN_FILENO))) {
-        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "building a kernel needs packages; as root: apt-get install%s", packages);
+        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL,
+                    "building a kernel needs packages; as root: apt-get install%s", packages);
         return false;
     }
-    warn("building a kernel needs%s: apt-get installs %s%s", packages, strchr(packages + 1, ' ') ? "them" : "it",
-         root ? "" : " (sudo)");
-    line = g_strdup_printf("%senv DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 install "
-                           "--no-install-recommends%s", root ? "" : "sudo ", packages);
+    warn("building a kernel needs%s: apt-get installs %s%s", packages,
+         strchr(packages + 1, ' ') ? "them" : "it", root ? "" : " (sudo)");
+    line = g_strdup_printf(
+        "%senv DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 install "
+        "--no-install-recommends%s",
+        root ? "" : "sudo ", packages);
     const char *const argv[] = {"sh", "-c", line, NULL};
     progress_begin(&progress, "installing");
     bool ok = cache_run(&(struct cache_run){.argv = argv}, err);
@@ -40,9 +43,12 @@ static bool install(const char *packages, GError **err)
 
 bool make_check_tools(GError **err)
 {
-    static const struct { const char *program, *package; } tools[] = {
-        {COMPILER, "gcc-aarch64-linux-gnu"}, {"gcc", "gcc"}, {"make", "make"}, {"flex", "flex"}, {"bison", "bison"},
-        {"bc", "bc"}, {"xz", "xz-utils"}, {"tar", "tar"}, {"bash", "bash"}};
+    static const struct {
+        const char *program, *package;
+    } tools[] = {
+        {COMPILER, "gcc-aarch64-linux-gnu"}, {"gcc", "gcc"}, {"make", "make"}, {"flex", "flex"},
+        {"bison", "bison"}, {"bc", "bc"}, {"xz", "xz-utils"}, {"tar", "tar"}, {"bash", "bash"},
+    };
     GString *missing = g_string_new(NULL);
 
     for (size_t i = 0; i < G_N_ELEMENTS(tools); i++) {
@@ -69,7 +75,7 @@ char *make_compiler_version(GError **err)
     return all;
 }
 
-/* --- compilers that will not do ------------------------------------------------------------------------------- */
+/* --- compilers that will not do ------------------------------------------------------------------------- */
 
 /* The output of a shell's line without its newline, or NULL; to be freed. */
 static char *output_of(const char *line)
@@ -94,26 +100,33 @@ static bool check_minimum(const char *source, GError **err)
 
     if (!least || !have || strverscmp(have, least) >= 0)
         return true;
-    g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "this kernel needs gcc %s or newer, and " COMPILER " is %s", least, have);
+    g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "this kernel needs gcc %s or newer, and " COMPILER " is %s",
+                least, have);
     return false;
 }
 
-/* Until 5.6 its device-tree compiler defined a variable twice, which gcc takes for an error since version 10. */
+/*
+ * Until 5.6 its device-tree compiler defined a variable twice, which gcc takes for an error since version 10.
+ */
 static bool check_dtc(const char *source, GError **err)
 {
     g_autofree char *path = g_build_filename(source, "scripts", "dtc", "dtc-lexer.l", NULL), *text = NULL;
     g_autofree char *have = output_of("gcc -dumpversion");
 
-    if (!have || g_ascii_strtoull(have, NULL, 10) < 10 || !g_file_get_contents(path, &text, NULL, NULL) || !strstr(text, "\nYYLTYPE yylloc;"))
+    if (!have || g_ascii_strtoull(have, NULL, 10) < 10 || !g_file_get_contents(path, &text, NULL, NULL) ||
+        !strstr(text, "\nYYLTYPE yylloc;"))
         return true;
-    g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "this kernel cannot be built with the host's gcc %s: scripts/dtc/dtc-lexer.l "
-                "defines yylloc once too often; delete its line \"YYLTYPE yylloc;\", or use gcc 9", have);
+    g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL,
+                "this kernel cannot be built with the host's gcc %s: scripts/dtc/dtc-lexer.l "
+                "defines yylloc once too often; delete its line \"YYLTYPE yylloc;\", or use gcc 9",
+                have);
     return false;
 }
 
 static bool check_works(GError **err)
 {
-    g_autofree char *said = output_of("echo 'int f(int x) { return x + 1; }' | " COMPILER " -x c -O2 -c -o /dev/null - && echo ok");
+    g_autofree char *said = output_of("echo 'int f(int x) { return x + 1; }' | " COMPILER
+                                      " -x c -O2 -c -o /dev/null - && echo ok");
 
     if (said && !strcmp(said, "ok"))
         return true;
@@ -127,19 +140,20 @@ bool make_check_compiler(const char *source, GError **err)
     return check_works(err) && check_minimum(source, err) && check_dtc(source, err);
 }
 
-/* --- the build -------------------------------------------------------------------------------------------- */
+/* --- the build ------------------------------------------------------------------------------------------ */
 
 bool make_run(const char *source, const char *out, const char *words, unsigned expect, GError **err)
 {
     g_autofree char *s = g_shell_quote(source), *o = g_shell_quote(out);
     /*
-     * No date and no host: the same input is the same kernel.  awk counts, and descriptor 3 is read by cache_run();
-     * of make's complaints the first is the one that says something.
+     * No date and no host: the same input is the same kernel.  awk counts, and descriptor 3 is read by
+     * cache_run(); of make's complaints the first is the one that says something.
      */
     g_autofree char *script = g_strdup_printf(
         "set -o pipefail; make -C %s O=%s -j%u ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- "
-        "KBUILD_BUILD_TIMESTAMP='Thu Jan 1 00:00:00 UTC 1970' KBUILD_BUILD_USER=armlet KBUILD_BUILD_HOST=armlet %s 2>%s.errors | "
-        "awk '/^  (CC|AS|AR|LD|HOSTCC) /{p=++n*100/%u; printf \"dlstatus:1:%%.1f:\\n\", (p>99?99:p) > \"/dev/fd/3\"; "
+        "KBUILD_BUILD_TIMESTAMP='Thu Jan 1 00:00:00 UTC 1970' KBUILD_BUILD_USER=armlet "
+        "KBUILD_BUILD_HOST=armlet %s 2>%s.errors | awk '/^  (CC|AS|AR|LD|HOSTCC) /{p=++n*100/%u; "
+        "printf \"dlstatus:1:%%.1f:\\n\", (p>99?99:p) > \"/dev/fd/3\"; "
         "fflush(\"/dev/fd/3\")}' || { grep -m 1 -E \"error|can't|No rule|Error\" %s.errors >&2; exit 1; }",
         s, o, g_get_num_processors(), words, o, MAX(expect, 1), o);
     const char *const argv[] = {"bash", "-c", script, NULL};
@@ -170,7 +184,8 @@ bool make_check_config(const char *fragment, const char *out, GError **err)
         if (!g_str_has_prefix(*w, "CONFIG_") || g_str_has_suffix(*w, "=n") || strstr(lines, line))
             continue;
         g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED,
-                    "the kernel does not take %s: it depends on something that is off, or there is no such option", *w);
+                    "the kernel does not take %s: it depends on something that is off, or there is no such "
+                    "option", *w);
         return false;
     }
     return true;

@@ -8,7 +8,9 @@
 
 #include <glib.h>
 
-/* Are the programs there that a build needs?  Missing Debian packages are installed, which is said on stderr. */
+/*
+ * Are the programs there that a build needs?  Missing Debian packages are installed, which is said on stderr.
+ */
 bool make_check_tools(GError **err);
 
 /* What the cross compiler says of itself; g_free() it. */

@@ -1,8 +1,9 @@
 /*
- * Kernel modules: found by walking the package's tree, ordered by the `depends' each names in its .modinfo.  Packages
- * carry no modules.dep (depmod makes it at installation), so we read what depmod would.
+ * Kernel modules: found by walking the package's tree, ordered by the `depends' each names in its .modinfo.
+ * Packages carry no modules.dep (depmod makes it at installation), so we read what depmod would.
  *
- * Left out: soft dependencies, aliases, zstd-compressed modules (Debian uses none or xz).  Threading: the caller's.
+ * Left out: soft dependencies, aliases, zstd-compressed modules (Debian uses none or xz).  Threading: the
+ * caller's.
  */
 #include "lab/modules.h"
 
@@ -97,8 +98,9 @@ static const char *find_section(const char *p, gsize size, const char *name, gsi
     const Elf64_Shdr *sh, *names;
 
     if (size < sizeof *eh || memcmp(eh->e_ident, ELFMAG, SELFMAG) || eh->e_ident[EI_CLASS] != ELFCLASS64 ||
-        eh->e_ident[EI_DATA] != ELFDATA2LSB || eh->e_shentsize != sizeof *sh || eh->e_shstrndx >= eh->e_shnum ||
-        eh->e_shoff % 8 || eh->e_shoff > size || (size - eh->e_shoff) / sizeof *sh < eh->e_shnum)
+        eh->e_ident[EI_DATA] != ELFDATA2LSB || eh->e_shentsize != sizeof *sh ||
+        eh->e_shstrndx >= eh->e_shnum || eh->e_shoff % 8 || eh->e_shoff > size ||
+        (size - eh->e_shoff) / sizeof *sh < eh->e_shnum)
         return NULL;
     sh = (const void *)(p + eh->e_shoff);
     names = &sh[eh->e_shstrndx];
@@ -151,7 +153,10 @@ static bool visit(struct resolver *r, const char *wanted, GError **err)
     GBytes *elf;
     bool ok = true;
 
-    /* Not g_hash_table_add() alone: on a second visit it would free the key that a caller above us still uses. */
+    /*
+     * Not g_hash_table_add() alone: on a second visit it would free the key that a caller above us still
+     * uses.
+     */
     if (g_hash_table_contains(r->seen, name) || g_hash_table_contains(r->builtin, name)) {
         g_free(name);
         return true;

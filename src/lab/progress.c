@@ -26,7 +26,8 @@ void progress_percent(struct progress *p, double percent)
     if (now - p->last < (p->terminal ? TERMINAL_PERIOD : LOG_PERIOD))
         return;
     p->last = now;
-    fprintf(stderr, p->terminal ? "\r%s: %s ... %3.0f %%" : "%s: %s: %.0f %%\n", report_program(), p->what, percent);
+    fprintf(stderr, p->terminal ? "\r%s: %s ... %3.0f %%" : "%s: %s: %.0f %%\n", report_program(), p->what,
+            percent);
 }
 
 void progress_end(struct progress *p, bool ok)

@@ -1,6 +1,6 @@
 /*
- * armlet boot: a shell in an arm64 kernel with one command.  It makes a QEMU command line of defaults and of what the
- * user said, and runs that; --show prints it instead.
+ * armlet boot: a shell in an arm64 kernel with one command.  It makes a QEMU command line of defaults and of
+ * what the user said, and runs that; --show prints it instead.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -44,38 +44,40 @@ struct root {
 
 #define TEXT(field, name, argument, help, complete) \
     { name, CLI_TEXT, offsetof(struct wishes, field), argument, help, complete }
-#define OPTIONAL(field, name, argument, help) { name, CLI_OPTIONAL, offsetof(struct wishes, field), argument, help, NULL }
+#define OPTIONAL(field, name, argument, help) \
+    { name, CLI_OPTIONAL, offsetof(struct wishes, field), argument, help, NULL }
 #define FLAG(field, name, help) CLI_FLAG_OPTION(struct wishes, field, name, help)
 
 static const struct cli_option options[] = {
     TEXT(series, "kernel", "6.1|6.12", "Debian's kernel of this series", "6.1 6.12"),
-    TEXT(root, "root", "DIR|IMAGE", "the root: a directory, a disk image, a name that armlet rootfs list shows; none: memory",
-         "file"),
+    TEXT(root, "root", "DIR|IMAGE",
+         "the root: a directory, a disk image, a name that armlet rootfs list shows; none: memory", "file"),
     TEXT(share, "share", "DIR", "a directory of the host as /share in the guest", "dir"),
     TEXT(smp, "smp", "N", "vCPUs, 1 to 8 (default: the host's processors, at most 4)", NULL),
     TEXT(memory, "memory", "SIZE", "guest memory (default 1G)", NULL),
     TEXT(cpu, "cpu", "MODEL", "the processor (armlet -cpu help lists them)", NULL),
     TEXT(initrd, "initrd", "FILE|none", "initial RAM disk instead of all that", "file"),
     TEXT(append, "append", "TEXT", "more for the kernel's command line", NULL),
-    OPTIONAL(gdb, "gdb", "tcp::PORT", "wait for a debugger there (tcp::1234), stopped before the first instruction"),
+    OPTIONAL(gdb, "gdb", "tcp::PORT",
+             "wait for a debugger there (tcp::1234), stopped before the first instruction"),
     OPTIONAL(ssh, "ssh", "PORT", "this port of the host (2222) leads to the guest's port 22"),
     FLAG(panic_exit, "panic-exit", "end with status 1 when the kernel panics"),
     FLAG(show, "show", "print the command line that this stands for, and end"),
-    { NULL, CLI_FLAG, 0, NULL, NULL, NULL },
+    {NULL, CLI_FLAG, 0, NULL, NULL, NULL},
 };
 
 static const char text[] =
-    "Boots KERNEL (an Image, Image.gz, EFI zboot or ELF file), or else the newest Debian kernel that is in the\n"
-    "cache, or else Debian's, fetched.  Its root is a directory of this host, over NFS from armlet itself: files\n"
-    "made in the guest are there on the host at once, and the other way round.  Without --root it is a busybox tree in\n"
-    "~/.local/share/armlet/root/busybox, made once.\n";
+    "Boots KERNEL (an Image, Image.gz, EFI zboot or ELF file), or else the newest Debian kernel that is in\n"
+    "the cache, or else Debian's, fetched.  Its root is a directory of this host, over NFS from armlet\n"
+    "itself: files made in the guest are there on the host at once, and the other way round.  Without\n"
+    "--root it is a busybox tree in ~/.local/share/armlet/root/busybox, made once.\n";
 
 static const char notes[] =
     "What follows -- is added as it is, e.g.: armlet boot -- -drive file=disk.img,format=raw\n"
     "On the console, C-a h lists the keys; C-a x ends the machine.\n"
     "\n"
-    "Exit status: 0 when the guest has powered off or was ended by a key; 1 when it could not be booted, or with\n"
-    "--panic-exit has panicked.\n";
+    "Exit status: 0 when the guest has powered off or was ended by a key; 1 when it could not be booted,\n"
+    "or with --panic-exit has panicked.\n";
 
 static void parse(struct wishes *w, char **argv)
 {
@@ -96,7 +98,7 @@ static bool has_root(const struct wishes *w)
     return w->append && strstr(w->append, "root=");
 }
 
-/* --- the root -------------------------------------------------------------------------------------------- */
+/* --- the root ------------------------------------------------------------------------------------------- */
 
 /* Words behind -- that leave the machine without a network. */
 static bool has_no_network(const struct wishes *w)
@@ -104,7 +106,8 @@ static bool has_no_network(const struct wishes *w)
     for (char **p = w->rest; p && *p; p++) {
         const char *name = *p + strspn(*p, "-");
 
-        if (!strcmp(name, "nodefaults") || ((!strcmp(name, "nic") || !strcmp(name, "net")) && p[1] && !strcmp(p[1], "none")))
+        if (!strcmp(name, "nodefaults") ||
+            ((!strcmp(name, "nic") || !strcmp(name, "net")) && p[1] && !strcmp(p[1], "none")))
             return true;
     }
     return false;
@@ -136,8 +139,12 @@ static bool mounts_nfs(GBytes *image)
     return memmem(p, size, parameter, sizeof(parameter));
 }
 
-/* Names what a kernel of the user's lacks for a purpose, and ends the program; nothing when its configuration is unknown. */
-static void require(const struct wishes *w, GBytes *image, const char *purpose, const char *const *options_needed)
+/*
+ * Names what a kernel of the user's lacks for a purpose, and ends the program; nothing when its configuration
+ * is unknown.
+ */
+static void require(const struct wishes *w, GBytes *image, const char *purpose,
+                    const char *const *options_needed)
 {
     g_autofree char *config = kconfig_find(w->image, image);
     g_autofree char *missing = config ? kconfig_missing(config, options_needed) : NULL;
@@ -202,9 +209,10 @@ static char *root_words(const struct root *r)
         return g_strdup("");
     if (is_disk(r))
         return g_strdup(" root=/dev/vda rw rootwait");
-    return g_strdup_printf(" root=/dev/nfs nfsroot=10.0.2.2:%s%s rw ip=dhcp%s", line_export_name(r->path),
-                           r->kind == ROOT_NFS ? ",vers=3,tcp" : "",
-                           g_file_test(linuxrc, G_FILE_TEST_IS_SYMLINK | G_FILE_TEST_EXISTS) ? " init=/linuxrc" : "");
+    return g_strdup_printf(
+        " root=/dev/nfs nfsroot=10.0.2.2:%s%s rw ip=dhcp%s", line_export_name(r->path),
+        r->kind == ROOT_NFS ? ",vers=3,tcp" : "",
+        g_file_test(linuxrc, G_FILE_TEST_IS_SYMLINK | G_FILE_TEST_EXISTS) ? " init=/linuxrc" : "");
 }
 
 static void add_share(GPtrArray *line, const char *wish)
@@ -258,8 +266,8 @@ static void add_images(GPtrArray *line, const struct wishes *w, const struct roo
 }
 
 /*
- * The terminal's size, as the kernel hands it to init: a serial line cannot tell it, and etc/profile of our roots does.
- * To be freed; empty without a terminal.
+ * The terminal's size, as the kernel hands it to init: a serial line cannot tell it, and etc/profile of our
+ * roots does.  To be freed; empty without a terminal.
  */
 static char *window_words(void)
 {
@@ -278,8 +286,9 @@ static GPtrArray *make_line(const struct wishes *w)
     struct root root = choose_root(w);
     g_autofree char *words = root_words(&root);
     g_autofree char *window = window_words();
-    g_autofree char *append = g_strconcat(has_console ? "" : "console=ttyAMA0", words, w->share ? " armlet.share=/share" : "",
-                                          window, w->append ? " " : "", w->append, NULL);
+    g_autofree char *append =
+        g_strconcat(has_console ? "" : "console=ttyAMA0", words, w->share ? " armlet.share=/share" : "",
+                    window, w->append ? " " : "", w->append, NULL);
 
     line_add(line, "-machine", "virt");
     line_add(line, "-nographic", NULL);
@@ -315,7 +324,8 @@ static void show(const GPtrArray *line)
     for (guint i = 0; i < line->len; i++) {
         const char *word = g_ptr_array_index(line, i);
         g_autofree char *quoted = g_shell_quote(word);
-        bool plain = *word && strspn(word, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-_=,./:+") == strlen(word);
+        bool plain =
+            *word && strspn(word, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-_=,./:+") == strlen(word);
         printf(" %s", plain ? word : quoted);
     }
     printf("\n");
@@ -342,7 +352,12 @@ static const char examples[] =
     "  armlet boot --root none --share . --show  # busybox in memory, and this directory as /share\n";
 
 const struct command command_boot = {
-    .name = "boot", .summary = "boot a kernel: yours, or Debian's, to a shell with its root in a directory of this host",
+    .name = "boot",
+    .summary = "boot a kernel: yours, or Debian's, to a shell with its root in a directory of this host",
     .synopsis = "boot [KERNEL] [options] [-- QEMU OPTIONS]",
-    .text = text, .options = options, .notes = notes, .examples = examples, .run = boot,
+    .text = text,
+    .options = options,
+    .notes = notes,
+    .examples = examples,
+    .run = boot,
 };

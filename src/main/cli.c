@@ -66,7 +66,8 @@ static void store(const struct cli_option *o, void *into, const char *value)
 static int take_option(const struct command *c, char **argv, void *into)
 {
     const char *name = argv[0] + 2, *eq = strchr(name, '=');
-    const struct cli_option *o = argv[0][1] == '-' ? find(c, name, eq ? (size_t)(eq - name) : strlen(name)) : NULL;
+    const struct cli_option *o =
+        argv[0][1] == '-' ? find(c, name, eq ? (size_t)(eq - name) : strlen(name)) : NULL;
 
     if (!o)
         unknown_option(c, argv[0]);
@@ -98,9 +99,10 @@ void cli_parse(const struct command *c, char **argv, void *into, char ***rest)
 
 static void print_option(const struct cli_option *o)
 {
-    g_autofree char *left = g_strdup_printf("--%s%s%s%s", o->name,
-                                             !o->argument ? "" : o->kind == CLI_OPTIONAL ? "[=" : " ",
-                                             o->argument ? o->argument : "", o->kind == CLI_OPTIONAL ? "]" : "");
+    g_autofree char *left =
+        g_strdup_printf("--%s%s%s%s", o->name,
+                        !o->argument ? "" : o->kind == CLI_OPTIONAL ? "[=" : " ",
+                        o->argument ? o->argument : "", o->kind == CLI_OPTIONAL ? "]" : "");
     int room = strlen(left) < HELP_COLUMN ? HELP_COLUMN : 0;
 
     if (room)

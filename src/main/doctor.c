@@ -22,8 +22,8 @@
 enum { WANTED_MB = 1500 };
 
 static const char text[] =
-    "Looks at what armlet needs of this host, and prints a line for each thing: ok; missing, with the command that mends\n"
-    "it; or without, if something that is nice to have is not there.\n";
+    "Looks at what armlet needs of this host, and prints a line for each thing: ok; missing, with the\n"
+    "command that mends it; or without, if something that is nice to have is not there.\n";
 
 static const char notes[] = "Exit status: 0 when nothing is missing, 1 otherwise.\n";
 
@@ -70,7 +70,8 @@ static void check_programs(struct doctor *d)
 
     for (unsigned i = 0; i < G_N_ELEMENTS(programs); i++) {
         g_autofree char *what = g_strdup_printf("%s (%s)", programs[i].program, programs[i].why);
-        g_autofree char *mend = g_strdup_printf("%sapt-get install %s", geteuid() ? "sudo " : "", programs[i].package);
+        g_autofree char *mend =
+            g_strdup_printf("%sapt-get install %s", geteuid() ? "sudo " : "", programs[i].package);
         say(d, has_program(programs[i].program), programs[i].needed, what, mend);
     }
     say(d, !g_access("/usr/share/keyrings/debian-archive-keyring.gpg", R_OK), true, "Debian's archive keys",
@@ -80,13 +81,15 @@ static void check_programs(struct doctor *d)
 static void check_processor(struct doctor *d)
 {
     __builtin_cpu_init();
-    say(d, __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"), true, "processor: x86-64-v2", NULL);
+    say(d, __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"), true, "processor: x86-64-v2",
+        NULL);
     say(d, __builtin_cpu_supports("avx2"), false, "processor: AVX2, for vector code", NULL);
 }
 
 static void check_cache(struct doctor *d)
 {
-    g_autofree char *top = cache_path("", NULL), *mend = g_strdup_printf("export XDG_CACHE_HOME=another/place"), *what = NULL;
+    g_autofree char *top = cache_path("", NULL),
+                    *mend = g_strdup_printf("export XDG_CACHE_HOME=another/place"), *what = NULL;
     struct statvfs st;
     bool made = !g_mkdir_with_parents(top, 0755) && !g_access(top, W_OK);
     guint64 mb = made && !statvfs(top, &st) ? (guint64)st.f_bavail * st.f_frsize >> 20 : 0;
@@ -94,7 +97,8 @@ static void check_cache(struct doctor *d)
     what = g_strdup_printf("cache %s can be written", top);
     say(d, made, true, what, mend);
     g_free(what);
-    what = g_strdup_printf("cache has %" G_GUINT64_FORMAT " MB free (kernels and builds want %d)", mb, WANTED_MB);
+    what = g_strdup_printf("cache has %" G_GUINT64_FORMAT " MB free (kernels and builds want %d)", mb,
+                           WANTED_MB);
     say(d, mb >= WANTED_MB, false, what, mend);
 }
 
@@ -111,7 +115,8 @@ static void check_attributes(struct doctor *d)
         close(fd);
         g_unlink(file);
     }
-    g_autofree char *what = g_strdup_printf("extended attributes in %s (the guest's owners and device nodes)", top);
+    g_autofree char *what =
+        g_strdup_printf("extended attributes in %s (the guest's owners and device nodes)", top);
     say(d, ok, false, what, "export XDG_DATA_HOME=a/place/on/ext4,/xfs/or/btrfs");
 }
 

@@ -26,27 +26,32 @@ struct wishes {
 static const struct cli_option options[] = {
     FLAG(refresh, "refresh", "get: ask Debian's mirror for a newer one"),
     FLAG(debug, "debug", "get: with its debug symbols (fetches 800 MB, takes 5 GB)"),
-    TEXT(source, "source", "DIR", "build, config: this source tree (default: Debian's linux-source-6.1)", "dir"),
-    FLAG(tiny, "tiny", "build, config: allnoconfig with this machine's devices; minutes on two cores (default)"),
-    FLAG(defconfig, "defconfig", "build, config: defconfig without what the board lacks, with debug information"),
+    TEXT(source, "source", "DIR", "build, config: this source tree (default: Debian's linux-source-6.1)",
+         "dir"),
+    FLAG(tiny, "tiny",
+         "build, config: allnoconfig with this machine's devices; minutes on two cores (default)"),
+    FLAG(defconfig, "defconfig",
+         "build, config: defconfig without what the board lacks, with debug information"),
     TEXT(config, "config", "FILE", "build, config: this configuration, as it is", "file"),
     TEXT(fragment, "fragment", "FILE", "build, config: lines to add to the configuration", "file"),
-    { NULL, CLI_FLAG, 0, NULL, NULL, NULL },
+    {NULL, CLI_FLAG, 0, NULL, NULL, NULL},
 };
 
 static const char text[] =
     "list shows Debian's arm64 kernels in the cache (~/.cache/armlet) and those built there.\n"
-    "get fetches the newest kernel of a series of Debian's (6.1 when none is given) with its modules, unless it is there.\n"
-    "build makes a kernel with Debian's cross compiler, which is installed if it is missing, and prints where the Image\n"
-    "is.  The source is not touched; the next build of the same tree makes only what has changed.\n"
+    "get fetches the newest kernel of a series of Debian's (6.1 when none is given) with its modules,\n"
+    "unless it is there.\n"
+    "build makes a kernel with Debian's cross compiler, which is installed if it is missing, and prints\n"
+    "where the Image is.  The source is not touched; the next build of the same tree makes only\n"
+    "what has changed.\n"
     "config makes the configuration that build would use, and prints where it is.\n";
 
 static const char notes[] =
-    "Kernels built so have their root over NFS, 9p and virtio built in: armlet boot IMAGE and armlet run IMAGE use them.\n"
-    "What build of a plain linux-source-6.1 makes is kept by what it is made of: the configuration, the source's version\n"
-    "and the compiler's.\n";
+    "Kernels built so have their root over NFS, 9p and virtio built in: armlet boot IMAGE and armlet run\n"
+    "IMAGE use them.  What build of a plain linux-source-6.1 makes is kept by what it is made of: the\n"
+    "configuration, the source's version and the compiler's.\n";
 
-/* --- list ------------------------------------------------------------------------------------------------------ */
+/* --- list ----------------------------------------------------------------------------------------------- */
 
 static void list_debian(void)
 {
@@ -90,7 +95,7 @@ static int list(void)
     return EXIT_SUCCESS;
 }
 
-/* --- get, build, config ----------------------------------------------------------------------------------------- */
+/* --- get, build, config --------------------------------------------------------------------------------- */
 
 static int get(const char *series, const struct wishes *w)
 {
@@ -124,8 +129,11 @@ static int build(const struct wishes *w, bool configure_only)
         image = lab_kernel_build(NULL, &err);
     } else {
         source = w->source ? g_strdup(w->source) : lab_kernel_source(&err);
-        const struct lab_build b = { .source = source, .defconfig = w->defconfig, .fragment = fragment, .config = w->config,
-                                     .configure_only = configure_only };
+        const struct lab_build b = {.source = source,
+                                    .defconfig = w->defconfig,
+                                    .fragment = fragment,
+                                    .config = w->config,
+                                    .configure_only = configure_only};
         image = source ? lab_tree_build(&b, &err) : NULL;
     }
     if (!image)
@@ -163,7 +171,14 @@ static const char examples[] =
     "  armlet kernel config --defconfig  # a configuration to look at\n";
 
 const struct command command_kernel = {
-    .name = "kernel", .summary = "list, fetch, configure or build arm64 kernels",
-    .synopsis = "kernel list\nkernel get [SERIES] [--refresh] [--debug]\nkernel build [options]\nkernel config [options]",
-    .text = text, .options = options, .notes = notes, .examples = examples, .words = "list get build config", .run = kernel,
+    .name = "kernel",
+    .summary = "list, fetch, configure or build arm64 kernels",
+    .synopsis = "kernel list\nkernel get [SERIES] [--refresh] [--debug]\nkernel build [options]\nkernel "
+                "config [options]",
+    .text = text,
+    .options = options,
+    .notes = notes,
+    .examples = examples,
+    .words = "list get build config",
+    .run = kernel,
 };

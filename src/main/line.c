@@ -78,6 +78,7 @@ char *line_find_root(const struct command *c, const char *name)
     if (access(path, g_file_test(path, G_FILE_TEST_IS_DIR) ? R_OK | X_OK : R_OK))
         cli_fail(c, "--root %s: %s", name, g_strerror(errno));
     if (!stat(path, &st) && S_ISREG(st.st_mode) && st.st_size < SMALLEST_IMAGE)
-        cli_fail(c, "--root %s: neither a directory nor a disk image (%" G_GINT64_FORMAT " bytes)", name, (gint64)st.st_size);
+        cli_fail(c, "--root %s: neither a directory nor a disk image (%" G_GINT64_FORMAT " bytes)", name,
+                 (gint64)st.st_size);
     return path;
 }

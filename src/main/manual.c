@@ -1,5 +1,6 @@
 /*
- * The manual pages and the shells' completion, made of the tables of commands and options: armlet help man|bash|zsh.
+ * The manual pages and the shells' completion, made of the tables of commands and options: armlet help
+ * man|bash|zsh.
  */
 #include "main/manual.h"
 
@@ -24,7 +25,7 @@ static const struct machine_option machine_options[] = {
 #undef OPT_SECTION
 };
 
-/* --- roff ------------------------------------------------------------------------------------------------------ */
+/* --- roff ----------------------------------------------------------------------------------------------- */
 
 static void put_roff(const char *s)
 {
@@ -54,7 +55,8 @@ static void put_title(const char *page)
 {
     g_autofree char *upper = g_ascii_strup(page, -1);
 
-    printf(".\\\" Made by armlet help man.\n.TH %s 1 \"\" \"armlet " ARMLET_VERSION "\" \"User Commands\"\n", upper);
+    printf(".\\\" Made by armlet help man.\n.TH %s 1 \"\" \"armlet " ARMLET_VERSION "\" \"User Commands\"\n",
+           upper);
 }
 
 /* Lines that stand as they are. */
@@ -78,7 +80,7 @@ static void put_option(const char *dashes, const char *name, const char *argumen
     printf("\n");
 }
 
-/* --- pages ------------------------------------------------------------------------------------------------------ */
+/* --- pages ---------------------------------------------------------------------------------------------- */
 
 static void put_synopsis(const struct command *c)
 {
@@ -132,7 +134,8 @@ static void put_commands(void)
         put_roff(commands[i]->summary);
         printf("\n");
     }
-    printf(".TP\n.B armlet help \\fR[\\fICOMMAND\\fR|options]\na command's options, or those of the machine\n");
+    printf(
+        ".TP\n.B armlet help \\fR[\\fICOMMAND\\fR|options]\na command's options, or those of the machine\n");
     printf(".TP\n.B armlet version\nname and version\n");
 }
 
@@ -162,17 +165,20 @@ static void overview_page(void)
     put_section("SYNOPSIS");
     printf(".B armlet\n.I COMMAND\n[\\fIARGUMENT\\fR...]\n.br\n.B armlet\n.RI \\- OPTION ...\n");
     put_section("DESCRIPTION");
-    printf("armlet is an AArch64 machine, its network, its file server and its debugger in one program, for x86\\-64 Linux.\n"
+    printf("armlet is an AArch64 machine, its network, its file server and its debugger in one program, for "
+           "x86\\-64 Linux.\n"
            "A word is one of its own commands; arguments that begin with a dash are the command line of\n"
            "qemu\\-system\\-aarch64, as are all of them when the program is called by that name.\n");
     put_commands();
     put_machine_options();
     put_section("EXIT STATUS");
     printf("0: the guest has powered off, or was ended by C\\-a x, the monitor's quit or SIGTERM.\n"
-           "1: something was wrong with the arguments, the images or the host, said in one line on standard error; or the\n"
-           "guest's kernel has panicked and \\-action panic=exit\\-failure was given.\n.BR armlet\\-run (1)\nhas its own.\n");
+           "1: something was wrong with the arguments, the images or the host, said in one line on\n"
+           "standard error; or the guest's kernel panicked and \\-action panic=exit\\-failure was given.\n"
+           ".BR armlet\\-run (1)\nhas its own.\n");
     put_section("FILES");
-    printf(".TP\n.I \\(ti/.cache/armlet\nkernels, busybox, initial RAM disks and builds; can be deleted at any time\n"
+    printf(".TP\n.I \\(ti/.cache/armlet\nkernels, busybox, initial RAM disks and builds; can be deleted at "
+           "any time\n"
            ".TP\n.I \\(ti/.local/share/armlet\nthe guests' root file systems\n");
     put_section("ENVIRONMENT");
     printf(".TP\n.BR XDG_CACHE_HOME \", \" XDG_DATA_HOME\nother places for these\n"
@@ -196,7 +202,7 @@ bool manual_page(const char *name)
     return false;
 }
 
-/* --- completion --------------------------------------------------------------------------------------------------- */
+/* --- completion ----------------------------------------------------------------------------------------- */
 
 static void put_names(void)
 {
@@ -245,11 +251,13 @@ void manual_bash(void)
            "        COMPREPLY=($(compgen -W \"");
     put_names();
     put_machine_names();
-    printf("\" -- \"$cur\"))\n        return\n    fi\n    local command=${words[1]}\n    case $command:$prev in\n");
+    printf("\" -- \"$cur\"))\n        return\n    fi\n    local command=${words[1]}\n    case $command:$prev "
+           "in\n");
     for (unsigned i = 0; commands[i]; i++)
         for (const struct cli_option *o = commands[i]->options; o && o->name; o++)
             bash_value(commands[i], o);
-    printf("    -*:-kernel|-*:-initrd|-*:-dtb|-*:-hda) _filedir; return ;;\n    esac\n    local list=\n    case $command in\n");
+    printf("    -*:-kernel|-*:-initrd|-*:-dtb|-*:-hda) _filedir; return ;;\n    esac\n    local list=\n    "
+           "case $command in\n");
     for (unsigned i = 0; commands[i]; i++)
         bash_command(commands[i]);
     printf("    help) list=\"");

@@ -1,6 +1,6 @@
 /*
- * See results.h.  A line a test without subtests, in the order of their ends; what a failed one said stands below it; at
- * the end a line for each suite and the sum.
+ * See results.h.  A line a test without subtests, in the order of their ends; what a failed one said stands
+ * below it; at the end a line for each suite and the sum.
  */
 #include "main/results.h"
 
@@ -22,7 +22,9 @@ struct results {
 
 static const char *colour_of(enum ktap_result result)
 {
-    return result == KTAP_PASSED ? "\033[32m" : result == KTAP_SKIPPED || result == KTAP_TODO ? "\033[33m" : "\033[31m";
+    if (result == KTAP_PASSED)
+        return "\033[32m";
+    return result == KTAP_SKIPPED || result == KTAP_TODO ? "\033[33m" : "\033[31m";
 }
 
 /* Whatever a test wrote must not move the terminal's cursor. */
@@ -34,7 +36,8 @@ static void print_plain(const char *s)
 
 static void print_result(const struct results *r, enum ktap_result result)
 {
-    printf("%s%-8s%s ", r->colour ? colour_of(result) : "", ktap_result_name(result), r->colour ? "\033[0m" : "");
+    printf("%s%-8s%s ", r->colour ? colour_of(result) : "", ktap_result_name(result),
+           r->colour ? "\033[0m" : "");
 }
 
 static void print_log(const char *log)
@@ -101,7 +104,8 @@ static void print_suites(const struct results *r)
             printf("\n%-8s %6s %6s %7s  suite\n", "", "passed", "failed", "skipped");
         any = true;
         print_result(r, t->result);
-        printf("%6u %6u %7u  ", n[KTAP_PASSED], n[KTAP_FAILED] + n[KTAP_CRASHED], n[KTAP_SKIPPED] + n[KTAP_TODO]);
+        printf("%6u %6u %7u  ", n[KTAP_PASSED], n[KTAP_FAILED] + n[KTAP_CRASHED],
+               n[KTAP_SKIPPED] + n[KTAP_TODO]);
         print_plain(t->name);
         printf("\n");
     }
@@ -118,8 +122,8 @@ static void print_sum(const struct results *r)
         print_plain(g_ptr_array_index(errors, i));
         printf("\n");
     }
-    printf("%u passed, %u failed, %u crashed, %u skipped, %u todo, %u wrong in the output\n", n.passed, n.failed, n.crashed,
-           n.skipped, n.todo, n.errors);
+    printf("%u passed, %u failed, %u crashed, %u skipped, %u todo, %u wrong in the output\n", n.passed,
+           n.failed, n.crashed, n.skipped, n.todo, n.errors);
     fflush(stdout);
 }
 

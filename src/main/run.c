@@ -45,11 +45,13 @@ static const struct cli_option options[] = {
     TEXT(share, "share", "DIR", "the directory that the guest shares (default: the current one)", "dir"),
     FLAG(read_only, "read-only", "the guest may not write to it"),
     FLAG(no_share, "no-share", "the guest shares none"),
-    TEXT(root, "root", "DIR|IMAGE", "the command's root: a directory by NFS, an image, a name; default: busybox in memory", "file"),
+    TEXT(root, "root", "DIR|IMAGE",
+         "the command's root: a directory by NFS, an image, a name; default: busybox in memory", "file"),
     TEXT(cwd, "cwd", "DIR", "the command's working directory in the guest (default: the shared one)", NULL),
-    { "env", CLI_LIST, offsetof(struct wishes, env), "NAME[=VALUE]",
-      "an environment variable for the command; without =VALUE ours", NULL },
-    TEXT(timeout, "timeout", "SECONDS", "end with status 124 after this time, boot included; also 1.5, 2m, 1h", NULL),
+    {"env", CLI_LIST, offsetof(struct wishes, env), "NAME[=VALUE]",
+     "an environment variable for the command; without =VALUE ours", NULL},
+    TEXT(timeout, "timeout", "SECONDS",
+         "end with status 124 after this time, boot included; also 1.5, 2m, 1h", NULL),
     TEXT(hang, "hang", "SECONDS", "no sign of life for so long is a hang (default 60; 0: never)", NULL),
     TEXT(log, "log", "FILE", "the kernel's log goes into FILE, - for stderr", "file"),
     FLAG(verbose, "verbose", "the kernel's log goes to stderr, all of it"),
@@ -58,27 +60,27 @@ static const struct cli_option options[] = {
     FLAG(ktap, "ktap", "read the output as test results; without a command, the kernel's log (KUnit)"),
     TEXT(junit, "junit", "FILE", "write the test results as JUnit XML, too", "file"),
     TEXT(append, "append", "TEXT", "more for the kernel's command line", NULL),
-    { "qemu", CLI_LIST, offsetof(struct wishes, qemu), "WORDS", "more for the machine's command line, as for armlet -...",
-      NULL },
+    {"qemu", CLI_LIST, offsetof(struct wishes, qemu), "WORDS",
+     "more for the machine's command line, as for armlet -...", NULL},
     FLAG(timing, "timing", "when what happened, on stderr"),
-    { NULL, CLI_FLAG, 0, NULL, NULL, NULL },
+    {NULL, CLI_FLAG, 0, NULL, NULL, NULL},
 };
 
 static const char text[] =
-    "Boots a kernel, runs COMMAND in it as root, and ends with its status.  The command has our standard input; what\n"
-    "it writes to its standard output and error comes out of ours, and nothing else does.  If standard input and output\n"
-    "are a terminal, the command gets one too, of the same size (C-a x ends the machine, C-a h lists the keys).\n"
-    "The current directory is shared with the guest, under its own name, and is the command's working directory.\n"
-    "KERNEL is an Image, Image.gz, EFI zboot or ELF file; without it, it is the newest Debian kernel in the cache, or\n"
-    "else Debian's, fetched.\n";
+    "Boots a kernel, runs COMMAND in it as root, and ends with its status.  The command has our standard\n"
+    "input; what it writes to its standard output and error comes out of ours, and nothing else does.  If\n"
+    "standard input and output are a terminal, the command gets one too, of the same size (C-a x ends the\n"
+    "machine, C-a h lists the keys).  The current directory is shared with the guest, under its own name,\n"
+    "and is the command's working directory.  KERNEL is an Image, Image.gz, EFI zboot or ELF file; without\n"
+    "it, it is the newest Debian kernel in the cache, or else Debian's, fetched.\n";
 
 static const char notes[] =
-    "With --ktap, TAP, KTAP and kselftest's output are shown as a line a test, a table and a sum; a test that began and\n"
-    "has no result has crashed, and a plan that is missing or not met is a failure.  The status is then 0 only if all\n"
-    "passed (or were skipped, or failed as expected), and 1 if not.\n"
+    "With --ktap, TAP, KTAP and kselftest's output are shown as a line a test, a table and a sum; a test\n"
+    "that began and has no result has crashed, and a plan that is missing or not met is a failure.  The\n"
+    "status is then 0 only if all passed (or were skipped, or failed as expected), and 1 if not.\n"
     "\n"
-    "C-c goes to the command; a second C-c ends the machine, with status 130 (on a terminal, C-a x does).  Before the\n"
-    "command has started, the first one does.\n"
+    "C-c goes to the command; a second C-c ends the machine, with status 130 (on a terminal, C-a x does).\n"
+    "Before the command has started, the first one does.\n"
     "\n"
     "Exit status: the command's own (128+N: it died of signal N; 126, 127: it could not be started), or\n"
     "  124  --timeout is over                     243  RCU stall\n"
@@ -86,8 +88,8 @@ static const char notes[] =
     "  240  kernel panic                          245  hang: no sign of life, or a task blocked for minutes\n"
     "  241  oops                                  246  the guest ended before the command did\n"
     "  242  soft lockup\n"
-    "and then one line on stderr says what happened, behind the kernel's report of it and ours: functions and tasks of\n"
-    "a panic or an oops, or what each CPU and the blocked tasks are at.\n";
+    "and then one line on stderr says what happened, behind the kernel's report of it and ours: functions\n"
+    "and tasks of a panic or an oops, or what each CPU and the blocked tasks are at.\n";
 
 /* Seconds of "90", "1.5", "2m", "1h"; negative when it is nothing of that. */
 static double parse_seconds(const char *s)
@@ -114,7 +116,7 @@ static double seconds_option(const char *name, const char *value, double fallbac
     return n;
 }
 
-/* --- the job: shell for lab/agent.sh ------------------------------------------------------------------------- */
+/* --- the job: shell for lab/agent.sh -------------------------------------------------------------------- */
 
 /* Quoted for the agent's shell, in one line: its $nl is a newline. */
 static void append_quoted(GString *out, const char *s)
@@ -201,13 +203,14 @@ static char **make_job(const struct wishes *w, const struct share *share, bool t
     return (char **)g_ptr_array_free(job, FALSE);
 }
 
-/* --- the machine ------------------------------------------------------------------------------------------------ */
+/* --- the machine ---------------------------------------------------------------------------------------- */
 
 /* The options that a kernel of the user's must have been built with, where its configuration can be found. */
 static void check_kernel(const char *image, const struct share *share)
 {
-    static const char *const always[] = { "BLK_DEV_INITRD", "BINFMT_ELF", "BINFMT_SCRIPT", "DEVTMPFS", "PROC_FS", "SYSFS",
-                                          "TMPFS", "VIRTIO_MMIO", "VIRTIO_CONSOLE", "SERIAL_AMBA_PL011_CONSOLE", NULL };
+    static const char *const always[] = { "BLK_DEV_INITRD", "BINFMT_ELF", "BINFMT_SCRIPT", "DEVTMPFS",
+                                          "PROC_FS", "SYSFS", "TMPFS", "VIRTIO_MMIO", "VIRTIO_CONSOLE",
+                                          "SERIAL_AMBA_PL011_CONSOLE", NULL };
     static const char *const network[] = { "VIRTIO_PCI", "VIRTIO_NET", "NFS_FS", "NFS_V3", NULL };
     static const char *const disk[] = { "VIRTIO_PCI", "VIRTIO_BLK", "EXT4_FS", NULL };
     static const char *const shared[] = { "NET_9P", "NET_9P_VIRTIO", "9P_FS", NULL };
@@ -226,7 +229,8 @@ static void check_kernel(const char *image, const struct share *share)
     if ((missing = kconfig_missing(config, always)))
         cli_fail(&command_run, "%s cannot run commands; it lacks %s", image, missing);
     if (share->host && (missing = kconfig_missing(config, shared)))
-        cli_fail(&command_run, "%s cannot share a directory (--no-share does without); it lacks %s", image, missing);
+        cli_fail(&command_run, "%s cannot share a directory (--no-share does without); it lacks %s", image,
+                 missing);
     if (share->root && (missing = kconfig_missing(config, share->disk ? disk : network)))
         cli_fail(&command_run, "%s cannot have its root there; it lacks %s", image, missing);
 }
@@ -288,11 +292,12 @@ static GPtrArray *make_line(const struct wishes *w, const char *image, const str
     GPtrArray *line = g_ptr_array_new_with_free_func(g_free);
     g_autofree char *smp = g_strdup_printf("%u", MIN(g_get_num_processors(), 4));
     /*
-     * Warnings too: what precedes trouble belongs to its report.  The self-tests of the kernel's cryptography are a third
-     * of Debian's boot (6.12: 1.45 s of the host's time with them, 1.02 s without).
+     * Warnings too: what precedes trouble belongs to its report.  The self-tests of the kernel's cryptography
+     * are a third of Debian's boot (6.12: 1.45 s of the host's time with them, 1.02 s without).
      */
-    g_autofree char *append = g_strconcat("console=ttyAMA0 cryptomgr.notests loglevel=", w->log || w->verbose || log ? "8" : "5",
-                                          w->append ? " " : "", w->append, NULL);
+    g_autofree char *append =
+        g_strconcat("console=ttyAMA0 cryptomgr.notests loglevel=", w->log || w->verbose || log ? "8" : "5",
+                    w->append ? " " : "", w->append, NULL);
 
     line_add(line, "-machine", "virt");
     line_add(line, "-nodefaults", NULL);
@@ -309,13 +314,13 @@ static GPtrArray *make_line(const struct wishes *w, const char *image, const str
     return line;
 }
 
-/* --- the shared directory ------------------------------------------------------------------------------------- */
+/* --- the shared directory ------------------------------------------------------------------------------- */
 
 /* Folders that the guest needs for itself: one of these is shared as /host. */
 static bool is_the_guests(const char *path)
 {
-    static const char *const folders[] = { "/", "/bin", "/sbin", "/usr", "/usr/bin", "/usr/sbin", "/etc", "/lib", "/dev",
-                                           "/proc", "/sys", "/run", "/tmp", NULL };
+    static const char *const folders[] = { "/", "/bin", "/sbin", "/usr", "/usr/bin", "/usr/sbin", "/etc",
+                                           "/lib", "/dev", "/proc", "/sys", "/run", "/tmp", NULL };
     return g_strv_contains(folders, path);
 }
 
@@ -352,7 +357,8 @@ static void check_words(char **argv, char **command, const struct wishes *w)
     if ((!command || !*command) && !w->ktap)
         cli_fail(&command_run, "give a command behind --, as in: armlet run -- uname -a");
     if (argv[0] && argv[1])
-        cli_fail(&command_run, "one kernel, not '%s' and '%s' (the command goes behind --)", argv[0], argv[1]);
+        cli_fail(&command_run, "one kernel, not '%s' and '%s' (the command goes behind --)", argv[0],
+                 argv[1]);
     if (argv[0] && w->series)
         cli_fail(&command_run, "give a kernel file or --kernel, not both");
     if (w->junit && !w->ktap)
@@ -420,13 +426,20 @@ static int run(int argc, char **argv)
 }
 
 static const char examples[] =
-    "  armlet run -- uname -a                                                   # in the newest kernel of the cache\n"
-    "  echo 40 + 2 | armlet run --kernel 6.1 -- bc                              # standard input is the command's\n"
-    "  armlet run --timeout 2m --log kernel.log -- sh -c 'dmesg | tail -n 3'    # with a limit, and the log kept\n"
+    "  armlet run -- uname -a                                                   # the newest kernel there\n"
+    "  echo 40 + 2 | armlet run --kernel 6.1 -- bc                              # input, too\n"
+    "  armlet run --timeout 2m --log kernel.log -- sh -c 'dmesg | tail -n 3'    # with a limit\n"
     "  armlet run --ktap --junit out.xml -- sh -c 'echo 1..1; echo ok 1 works'  # read test results\n";
 
 const struct command command_run = {
-    .name = "run", .summary = "run a command in a kernel and end with its status",
-    .synopsis = "run [KERNEL] [options] -- COMMAND [ARGUMENT...]\nrun [KERNEL] --ktap [options] [-- COMMAND...]",
-    .text = text, .options = options, .notes = notes, .examples = examples, .failure = RUN_FAILED, .run = run,
+    .name = "run",
+    .summary = "run a command in a kernel and end with its status",
+    .synopsis =
+        "run [KERNEL] [options] -- COMMAND [ARGUMENT...]\nrun [KERNEL] --ktap [options] [-- COMMAND...]",
+    .text = text,
+    .options = options,
+    .notes = notes,
+    .examples = examples,
+    .failure = RUN_FAILED,
+    .run = run,
 };

@@ -1,12 +1,13 @@
 /*
  * See session.h.
  *
- * The ports are character devices of our own, given to the machine by id.  What comes from the guest is called on vCPU
- * threads with the board's lock held, so it is only put down under `lock', and dealt with in the main loop.
+ * The ports are character devices of our own, given to the machine by id.  What comes from the guest is
+ * called on vCPU threads with the board's lock held, so it is only put down under `lock', and dealt with in
+ * the main loop.
  *
- * Input is not read before the agent asks for it (its first byte on the port "in"), so that its end cannot be missed.
- * The end of the command's output is known since the agent says "exit" after its relays have written everything; what
- * the machine still holds of it then is handed over before the machine ends.
+ * Input is not read before the agent asks for it (its first byte on the port "in"), so that its end cannot be
+ * missed.  The end of the command's output is known since the agent says "exit" after its relays have written
+ * everything; what the machine still holds of it then is handed over before the machine ends.
  */
 #include "main/session.h"
 
@@ -58,7 +59,7 @@ struct session {
 
 static struct session *the_session; /* chardev_ops have no other way to it */
 
-/* --- ends ------------------------------------------------------------------------------------------------- */
+/* --- ends ----------------------------------------------------------------------------------------------- */
 
 static void quit(struct session *s)
 {
@@ -107,10 +108,11 @@ static void quit_soon(struct session *s, unsigned ms)
 static void phase(struct session *s, const char *what)
 {
     if (s->options->phases)
-        fprintf(stderr, "%s: %.3f s: %s\n", report_program(), (double)(g_get_monotonic_time() - s->begin) / 1e6, what);
+        fprintf(stderr, "%s: %.3f s: %s\n", report_program(),
+                (double)(g_get_monotonic_time() - s->begin) / 1e6, what);
 }
 
-/* --- the kernel's log --------------------------------------------------------------------------------------- */
+/* --- the kernel's log ----------------------------------------------------------------------------------- */
 
 static int status_of(enum klog_event event)
 {
@@ -157,7 +159,7 @@ static void take_log(struct session *s, GByteArray *bytes)
     klog_feed(s->klog, bytes->data, bytes->len);
 }
 
-/* --- talk with the agent -------------------------------------------------------------------------------------- */
+/* --- talk with the agent -------------------------------------------------------------------------------- */
 
 static void pump_control(struct session *s)
 {
@@ -242,7 +244,7 @@ static void take_control(struct session *s, const GByteArray *bytes)
     }
 }
 
-/* --- ports ------------------------------------------------------------------------------------------------------ */
+/* --- ports ---------------------------------------------------------------------------------------------- */
 
 static void take_all(struct session *s)
 {
@@ -308,8 +310,8 @@ static void port_free(struct chardev *chr)
     (void)chr; /* part of the session */
 }
 
-static const struct chardev_ops port_ops = { .kind = "session", .write = port_write, .accept_input = port_accept_input,
-                                             .free = port_free };
+static const struct chardev_ops port_ops = {
+    .kind = "session", .write = port_write, .accept_input = port_accept_input, .free = port_free};
 static const struct chardev_ops out_ops = { .kind = "session", .write = stream_write, .drain = stream_drain,
                                             .free = port_free };
 
@@ -326,8 +328,8 @@ static ssize_t in_write(struct chardev *chr, const uint8_t *buf, size_t len)
     return (ssize_t)len;
 }
 
-static const struct chardev_ops in_ops = { .kind = "session", .write = in_write, .accept_input = stream_accept_input,
-                                           .free = port_free };
+static const struct chardev_ops in_ops = {
+    .kind = "session", .write = in_write, .accept_input = stream_accept_input, .free = port_free};
 
 static void input_ended(struct stream *in)
 {
@@ -347,9 +349,10 @@ static ssize_t captured_write(struct chardev *chr, const uint8_t *buf, size_t le
     return (ssize_t)len;
 }
 
-static const struct chardev_ops captured_ops = { .kind = "session", .write = captured_write, .free = port_free };
+static const struct chardev_ops captured_ops = {
+    .kind = "session", .write = captured_write, .free = port_free};
 
-/* --- timers and signals ------------------------------------------------------------------------------------------ */
+/* --- timers and signals --------------------------------------------------------------------------------- */
 
 static gboolean on_tick(gpointer opaque)
 {
@@ -415,7 +418,7 @@ static gboolean on_resize(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
-/* --- life --------------------------------------------------------------------------------------------------------- */
+/* --- life ----------------------------------------------------------------------------------------------- */
 
 static void add_devices(GPtrArray *line, bool tty)
 {

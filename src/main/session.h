@@ -1,5 +1,6 @@
 /*
- * A machine that runs one command: the ports to the agent in the guest (lab/agent.sh), the kernel's log, and the verdict.
+ * A machine that runs one command: the ports to the agent in the guest (lab/agent.sh), the kernel's log, and
+ * the verdict.
  */
 #ifndef ARMLET_MAIN_SESSION_H
 #define ARMLET_MAIN_SESSION_H
@@ -8,8 +9,8 @@
 #include <stdbool.h>
 
 /*
- * How `armlet run' ends when not by the command's own status.  124 to 127 are as timeout(1) and env(1) have them; the
- * rest is where few programs have statuses.
+ * How `armlet run' ends when not by the command's own status.  124 to 127 are as timeout(1) and env(1) have
+ * them; the rest is where few programs have statuses.
  */
 enum run_status {
     RUN_TIMEOUT = 124,     /* --timeout */
@@ -39,8 +40,8 @@ struct session_options {
 };
 
 /*
- * Runs `line' (QEMU's command line, without the program's name), to which the session's own devices are added.
- * Returns the exit status.  Once a process.
+ * Runs `line' (QEMU's command line, without the program's name), to which the session's own devices are
+ * added.  Returns the exit status.  Once a process.
  */
 int session_run(GPtrArray *line, const struct session_options *options);
 
