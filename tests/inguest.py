@@ -129,7 +129,8 @@ def main():
         return 0
     if args.what == "bpf":
         return test_bpf(args.command)
-    status = judge(boot(args.command, initramfs(build(args.what)), [args.n]))
+    limit = 1800 + (int(args.n) if args.what == "crashme" else 0)
+    status = judge(boot(args.command, initramfs(build(args.what)), [args.n], timeout=limit))
     most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
     if args.what == "crashme" and most > MOST_MIB:
         die(f"the emulator grew to {most} MiB")
