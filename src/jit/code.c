@@ -44,6 +44,7 @@ struct link_in { /* from another segment, both in the writable view */
 
 struct segment {
     uint8_t *start, *end, *free; /* in the writable view */
+    uint8_t *populated;          /* pages before are there */
     GPtrArray *blocks;           /* by address of their code */
     GPtrArray *chunks;           /* of struct jit_block */
     unsigned chunk_used;
@@ -97,6 +98,7 @@ static void make_segments(struct jit_code *code)
     code->segments = (unsigned)n;
     for (unsigned i = 0; i < n; i++) {
         struct segment *s = &code->segment[i];
+        s->populated = code->rw + i * each;
         s->start = s->free = code->rw + i * each + (i ? 0 : STUB_ROOM);
         s->end = code->rw + (i + 1) * each;
         s->blocks = g_ptr_array_new();
@@ -303,6 +305,7 @@ static bool next_segment(struct jit_code *code, struct cpu *cpu)
     code->now = (code->now + 1) % code->segments;
     evict(code, &code->segment[(code->now + 1) % code->segments]);
     madvise(old->start, (size_t)(old->end - old->start) & ~(size_t)4095, MADV_DONTNEED);
+    s->populated = (uint8_t *)((uintptr_t)s->start & ~(uintptr_t)4095);
     return true;
 }
 
@@ -443,6 +446,18 @@ static struct jit_block *translate(struct jit_code *code, struct cpu *cpu, const
     return b;
 }
 
+/* Faults of the writable view, many at a time. */
+static void populate(struct segment *s)
+{
+    enum { AHEAD = 32 << 10, STEP = 256 << 10 };
+
+    if (s->populated - s->free < AHEAD && s->populated < s->end) {
+        size_t step = MIN((size_t)STEP, (size_t)(s->end - s->populated));
+        madvise(s->populated, step, MADV_POPULATE_WRITE); /* an old kernel cannot: they come one by one */
+        s->populated += step;
+    }
+}
+
 static bool has_room(const struct segment *s)
 {
     return s->end - s->free >= MIN(ROOM, (s->end - s->start) / 8);
@@ -459,6 +474,7 @@ enum jit_made jit_code_make(struct jit_code *code, struct cpu *cpu, const struct
             next_segment(code, cpu);
             made = JIT_RETRY;
         } else {
+            populate(&code->segment[code->now]);
             *block = translate(code, cpu, at);
             made = *block ? JIT_MADE : JIT_CANNOT;
         }

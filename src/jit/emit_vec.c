@@ -157,6 +157,8 @@ void emit_find_needs(struct emit *e, const struct ir_block *block)
     for (unsigned id = 1; id < block->n; id++) {
         const struct ir *ir = &block->ir[id];
         const char *types = ir_info[ir->op].operands;
+        if (types[0] != 'W' && (!types[0] || types[1] != 'W')) /* if there is one, it is the first or the second */
+            continue;
         for (unsigned i = 0; types[i]; i++) {
             if (types[i] != 'W')
                 continue;
