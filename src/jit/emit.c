@@ -515,13 +515,18 @@ static bool can_wait(const struct emit *e, unsigned id)
         return false;
     bool compare = emit_is_compare(ir->op), address = emit_is_add_const(e, id, &off);
     bool scaled = ir->op == IR_shl && ir->k && is_const(e, ir->b) && const_of(e, ir->b) - 1 < 3;
+    bool field = ir->op == IR_shl && is_const(e, ir->b) && !is_const(e, ir->a);
     bool and = ir->op == IR_and && !is_const(e, ir->a);
-    if (!compare && !address && !scaled && !and)
+    if (!compare && !address && !field && !and)
         return false;
     for (unsigned i = id + 1; i < e->block->n; i++) {
         const struct ir *u = op_of(e, i);
         if (u->op == IR_none || u->op == IR_const || u->op == IR_get_x || u->op == IR_get_w || u->op == IR_get_f)
             continue;
+        if (field && u->op == IR_shr)
+            return u->a == id && u->b != id && u->k == ir->k && is_const(e, u->b);
+        if (field && !scaled)
+            return false;
         if (scaled)
             return u->op == IR_add && u->k && (u->a == id) != (u->b == id) && !is_const(e, u->a) && !is_const(e, u->b);
         if (and)

@@ -412,7 +412,16 @@ void emit_unary(struct emit *e, const struct ir *ir)
 
 void emit_ext(struct emit *e, const struct ir *ir)
 {
-    static const uint16_t ops[] = { 0x0fb6, 0x0fb7, 0, 0x0fbe, 0x0fbf, 0x63 };
+    static const uint16_t ops[] = { 0x0fb6, 0x0fb7, 0x8b, 0x0fbe, 0x0fbf, 0x63 };
+    struct hmem m;
+
+    if (emit_in_memory(e, ir->a, &m)) {
+        unsigned d = emit_dest(e, e->at); /* while the operand's spill word is still its own */
+        x86_rm(&e->x, 0, ir->k > EXT_U32, ops[ir->k], d, m, false);
+        emit_use_all(e, ir);
+        emit_bind(e, e->at, d);
+        return;
+    }
     unsigned ra = emit_reg(e, ir->a);
     emit_use_all(e, ir);
     emit_unlock_all(e);
@@ -424,10 +433,49 @@ void emit_ext(struct emit *e, const struct ir *ir)
     emit_bind(e, e->at, d);
 }
 
+/* A bit field: the left shift by l has waited for this right shift by r (UBFX, UBFIZ). */
+static void emit_field(struct emit *e, const struct ir *ir, const struct ir *left)
+{
+    bool sf = ir->k;
+    unsigned bits = sf ? 64 : 32, l = const_of(e, left->b) & (bits - 1), r = const_of(e, ir->b) & (bits - 1);
+    unsigned low = r > l ? r - l : 0, width = bits - MAX(l, r);
+
+    emit_clobber_flags(e);
+    unsigned ra = emit_reg(e, left->a);
+    emit_use_all(e, ir);
+    emit_unlock_all(e);
+    unsigned d = emit_dest(e, e->at);
+    if (r >= l && width < 32 && low + width != 32) {
+        if (low && jit_host.bmi2)
+            x86_rorx(&e->x, sf, d, ra, low);
+        else if (d != ra)
+            x86_mov_rr(&e->x, true, d, ra);
+        if (low && !jit_host.bmi2)
+            x86_shift_ri(&e->x, sf, SH_SHR, d, low);
+        x86_alu_ri(&e->x, false, ALU_AND, d, (int32_t)((1u << width) - 1));
+    } else if (low + width == 32) { /* of the low half: (x << l) >> r with l - 32 and r - 32 where sf */
+        x86_mov_rr(&e->x, false, d, ra);
+        if (r > l)
+            x86_shift_ri(&e->x, false, SH_SHR, d, low);
+        else if (l > r)
+            x86_shift_ri(&e->x, sf, SH_SHL, d, l - r);
+    } else {
+        if (d != ra || !sf)
+            x86_mov_rr(&e->x, sf, d, ra);
+        x86_shift_ri(&e->x, sf, SH_SHL, d, l);
+        x86_shift_ri(&e->x, sf, SH_SHR, d, r);
+    }
+    emit_bind(e, e->at, d);
+}
+
 void emit_shift(struct emit *e, const struct ir *ir)
 {
     bool sf = ir->k;
     unsigned kind = ir->op - IR_shl;
+    if (e->loc[ir->a].kind == L_LATER && op_of(e, ir->a)->op == IR_shl) {
+        emit_field(e, ir, op_of(e, ir->a));
+        return;
+    }
     static const uint8_t imm_code[] = { SH_SHL, SH_SHR, SH_SAR, SH_ROR }, pp[] = { 1, 3, 2 };
 
     if (is_const(e, ir->b)) {
@@ -460,11 +508,57 @@ void emit_shift(struct emit *e, const struct ir *ir)
     emit_bind(e, e->at, d);
 }
 
+/* and-not by one instruction. */
+static void and_not(struct emit *e, const struct ir *ir)
+{
+    unsigned ra = emit_reg(e, ir->a), rb = emit_reg(e, ir->b);
+
+    emit_use_all(e, ir);
+    emit_unlock_all(e);
+    unsigned d = emit_dest(e, e->at);
+    x86_andn(&e->x, ir->k, d, rb, ra);
+    emit_bind(e, e->at, d);
+}
+
+/* A product with a value in memory that nobody else wants. */
+static bool multiply_by_memory(struct emit *e, const struct ir *ir)
+{
+    struct hmem m;
+    unsigned a = ir->a, b = ir->b;
+
+    if (e->uses[b] != 1 || a == b || !emit_in_memory(e, b, &m)) {
+        a = ir->b;
+        b = ir->a;
+        if (e->uses[b] != 1 || a == b || !emit_in_memory(e, b, &m))
+            return false;
+    }
+    unsigned ra = emit_reg(e, a), n = emit_hint(e, e->at), d;
+    bool dies = e->uses[a] == 1;
+    if (n && jit_pin_of[n - 1] != NO_REG && e->gx_live[n - 1] == (dies && e->loc[a].kind == L_GX && e->loc[a].n == n - 1))
+        d = jit_pin_of[n - 1];
+    else
+        d = dies && e->loc[a].kind == L_TMP ? ra : emit_temp(e);
+    if (d != ra)
+        x86_mov_rr(&e->x, true, d, ra);
+    x86_rm(&e->x, 0, ir->k, 0x0faf, d, m, false);
+    emit_use_all(e, ir);
+    emit_unlock_all(e);
+    lock(e, d);
+    emit_bind(e, e->at, d);
+    return true;
+}
+
 /* and-not, or-not, xor-not, multiply: d = a op b with b kept apart. */
 void emit_binary(struct emit *e, const struct ir *ir)
 {
     bool sf = ir->k;
     emit_clobber_flags(e);
+    if (ir->op == IR_andn && jit_host.bmi1) {
+        and_not(e, ir);
+        return;
+    }
+    if (ir->op == IR_mul && multiply_by_memory(e, ir))
+        return;
     unsigned ra = emit_reg(e, ir->a), rb = emit_reg(e, ir->b);
     emit_use_all(e, ir);
     unsigned d = ir->op == IR_mul ? emit_dest(e, e->at) : emit_temp(e);
@@ -547,14 +641,14 @@ void emit_extr(struct emit *e, const struct ir *ir)
     emit_clobber_flags(e);
     unsigned hi = emit_reg(e, ir->a), lo = emit_reg(e, ir->b);
     emit_use_all(e, ir);
-    unsigned d = emit_temp(e);
     if (hi == lo && ir->x && jit_host.bmi2) {
-        x86_rorx(&e->x, ir->k, d, lo, ir->x);
         emit_unlock_all(e);
-        lock(e, d);
+        unsigned d = emit_dest(e, e->at);
+        x86_rorx(&e->x, ir->k, d, lo, ir->x);
         emit_bind(e, e->at, d);
         return;
     }
+    unsigned d = emit_temp(e);
     x86_mov_rr(&e->x, true, d, lo);
     if (ir->x)
         x86_shrd(&e->x, ir->k, d, hi, ir->x);

@@ -96,8 +96,12 @@ static void lookup_group(struct emit *e, unsigned number, struct hmem ea, unsign
 
     emit_clobber_flags(e);
     x86_lea(&e->x, true, t0, plus(ea, g->lo));
-    x86_mov_rr(&e->x, true, t1, t0);
-    x86_shift_ri(&e->x, true, SH_SHR, t1, MEM_PAGE_SHIFT - JTLB_SHIFT);
+    if (jit_host.bmi2) {
+        x86_rorx(&e->x, true, t1, t0, MEM_PAGE_SHIFT - JTLB_SHIFT);
+    } else {
+        x86_mov_rr(&e->x, true, t1, t0);
+        x86_shift_ri(&e->x, true, SH_SHR, t1, MEM_PAGE_SHIFT - JTLB_SHIFT);
+    }
     x86_alu_ri(&e->x, true, ALU_ADD, t0, (int32_t)g->span - 1);
     x86_alu_ri(&e->x, false, ALU_AND, t1, JTLB_MASK);
     x86_alu_rm(&e->x, true, ALU_XOR, t0, MEMX(REG_TLB, t1, 0, tag));
