@@ -113,6 +113,7 @@ struct emit {
     uint8_t *loop_start;   /* where its end jumps to */
     uint8_t loop_xmm[LOOP_W], loop_zext[LOOP_W]; /* where a turn finds loop.w[] */
     bool bounded;          /* a loop ends after HOT_TURNS back edges */
+    unsigned direct;       /* direct jumps to other pages so far, of all blocks */
     unsigned ngroups;
     struct group group[MAX_GROUPS];
     uint8_t member[IR_MAX];
@@ -183,8 +184,11 @@ bool emit_atomic(struct emit *e, const struct ir *ir); /* IR_atomic_*; false: no
 void emit_zva(struct emit *e, const struct ir *ir);
 /* DC by address, which has nothing to do where there is memory. */
 void emit_dc(struct emit *e, const struct ir *ir);
-/* Jump through the jump cache to the va in RAX, or to leave_at (writable view). */
-void emit_dispatch_code(struct x86 *x, const uint8_t *leave_at);
+/*
+ * Jump through the jump cache to the va in RAX, or to leave_at (writable view).  place: and put what was found there into
+ * the struct jump at RCX.
+ */
+void emit_dispatch_code(struct x86 *x, const uint8_t *leave_at, bool place);
 bool emit_system(struct emit *e, const struct ir *ir);   /* emit_sys.c; false: not one of its own */
 void emit_dsb(struct emit *e);
 void emit_load_exclusive(struct emit *e, unsigned bytes, unsigned host, unsigned t);
@@ -236,6 +240,7 @@ struct jit_stubs {
     const uint8_t *leave_at;  /* the same; RAX is the pc */
     const uint8_t *leave_next; /* the same, at cpu->next_pc */
     const uint8_t *dispatch;  /* to the va in RAX, by the jump cache */
+    const uint8_t *direct;    /* the same, which is not what RCX (a struct jump) says, and is to be */
     const uint8_t *isb;       /* the same, unless code went stale */
     const uint8_t *link;      /* called; behind the call: offset of the place to patch, page offset to go on at */
     const uint8_t *call;      /* jit_c_op(): everything but xmm is restored, or the run loop is entered */

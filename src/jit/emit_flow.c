@@ -15,10 +15,12 @@ static void emit_poll(struct emit *e)
         x86_patch(leave, e->stubs->leave_at - e->x.exec);
 }
 
-void emit_dispatch_code(struct x86 *x, const uint8_t *leave_at)
+void emit_dispatch_code(struct x86 *x, const uint8_t *leave_at, bool place)
 {
     uint8_t *leave[2];
 
+    if (place)
+        x86_store(x, true, HOT(HOT_T0), RCX);
     x86_load(x, false, RCX, CPU_MEM(pending));
     x86_rm(x, 0, false, 0x85, RCX, HOT(HOT_MASK), false);
     leave[0] = x86_jcc(x, CC_NE);
@@ -29,7 +31,15 @@ void emit_dispatch_code(struct x86 *x, const uint8_t *leave_at)
     x86_alu_rm(x, true, ALU_XOR, RSI, HOT(HOT_KEY));
     x86_alu_rm(x, true, ALU_CMP, RSI, MEMX(RDX, RCX, 2, 0));
     leave[1] = x86_jcc(x, CC_NE);
-    x86_jmp_mem(x, MEMX(RDX, RCX, 2, 8));
+    if (place) {
+        x86_load(x, true, RDX, MEMX(RDX, RCX, 2, 8));
+        x86_load(x, true, RCX, HOT(HOT_T0));
+        x86_store(x, true, MEM(RCX, offsetof(struct jump, tag)), RSI);
+        x86_store(x, true, MEM(RCX, offsetof(struct jump, code)), RDX);
+        x86_jmp_reg(x, RDX);
+    } else {
+        x86_jmp_mem(x, MEMX(RDX, RCX, 2, 8));
+    }
     for (unsigned i = 0; i < 2 && !x->full; i++)
         x86_patch(leave[i], leave_at);
 }
@@ -38,9 +48,31 @@ void emit_dispatch_code(struct x86 *x, const uint8_t *leave_at)
 static void emit_dispatch(struct emit *e, bool inline_)
 {
     if (inline_)
-        emit_dispatch_code(&e->x, e->stubs->leave_at - e->x.exec);
+        emit_dispatch_code(&e->x, e->stubs->leave_at - e->x.exec, false);
     else
         x86_jmp_to(&e->x, e->stubs->dispatch - e->x.exec);
+}
+
+/*
+ * To a fixed place in another page.  Each such jump has a place of its own that says where it leads, as a place in the jump
+ * cache does; every vCPU has a table of them.  (Two jumps may share one: the tag tells.)
+ */
+static void emit_direct(struct emit *e, uint64_t off)
+{
+    int32_t at = (int32_t)(e->direct++ & ((1u << DIRECT_BITS) - 1)) * (int32_t)sizeof(struct jump);
+
+    emit_load_pc(e, RAX, off);
+    if ((int64_t)off <= e->off)
+        emit_poll(e);
+    x86_load(&e->x, true, RCX, HOT(HOT_DIRECT));
+    x86_mov_rr(&e->x, true, RDX, RAX);
+    x86_alu_rm(&e->x, true, ALU_XOR, RDX, HOT(HOT_KEY));
+    x86_alu_rm(&e->x, true, ALU_CMP, RDX, MEM(RCX, at + (int32_t)offsetof(struct jump, tag)));
+    uint8_t *other = x86_jcc(&e->x, CC_NE);
+    x86_jmp_mem(&e->x, MEM(RCX, at + (int32_t)offsetof(struct jump, code)));
+    x86_here(&e->x, other);
+    x86_lea(&e->x, true, RCX, MEM(RCX, at));
+    x86_jmp_to(&e->x, e->stubs->direct - e->x.exec);
 }
 
 /*
@@ -80,8 +112,7 @@ void emit_goto(struct emit *e, uint64_t off)
     unsigned to = (unsigned)(e->page_off + off);
 
     if (!in_page(e, off)) {
-        emit_load_pc(e, RAX, off);
-        emit_dispatch(e, true);
+        emit_direct(e, off);
     } else if ((int64_t)off > e->off) {
         emit_align_link(e, JMP_OPCODE);
         add_link(e, x86_jmp(&e->x), to);
@@ -229,8 +260,7 @@ void emit_branch_rel(struct emit *e, const struct ir *ir)
     emit_return_point(e, ret);
     if (!inside) {
         x86_here(&e->x, call);
-        emit_load_pc(e, RAX, ir->imm);
-        emit_dispatch(e, true);
+        emit_direct(e, ir->imm);
     }
 }
 

@@ -104,7 +104,7 @@ struct jit_cpu {
     unsigned next_key, key_victim;
     uint64_t bloom[BLOOM / 64]; /* pages that the jump cache or the return stack may lead to */
     struct near *near;
-    struct jump *jumps;
+    struct jump *jumps, *direct;
     uint8_t *return_stack;
     struct jit_stats stats;
     struct jit_check_counts checked;
@@ -219,6 +219,7 @@ static void fill(struct jit_cpu *j, uint64_t va, unsigned mop)
 static void drop_jumps(struct jit_cpu *j)
 {
     memset(j->jumps, 0, sizeof(struct jump) << JUMP_BITS);
+    memset(j->direct, 0, sizeof(struct jump) << DIRECT_BITS);
     memset(j->return_stack, 0, RETURN_STACK);
     j->cpu->hot[HOT_RSP] = j->cpu->hot[HOT_RS_TOP];
     j->next_key = 1;
@@ -758,6 +759,7 @@ static void jit_init(struct cpu *cpu)
     j->near = g_new0(struct near, 1 << NEAR_BITS);
     drop_near(j);
     j->jumps = g_new0(struct jump, 1 << JUMP_BITS);
+    j->direct = g_new0(struct jump, 1 << DIRECT_BITS);
     j->return_stack = g_malloc0(RETURN_STACK);
     jit_hot_constants(cpu->hot);
     cpu->hot[HOT_MXCSR] = MXCSR_START;
@@ -765,6 +767,7 @@ static void jit_init(struct cpu *cpu)
     cpu->hot[HOT_CHANGES_AT] = (uintptr_t)mem_code_changes_at(cpu->mem);
     cpu->cluster->paired_exclusives = true;
     cpu->hot[HOT_JUMPS] = (uintptr_t)j->jumps;
+    cpu->hot[HOT_DIRECT] = (uintptr_t)j->direct;
     cpu->hot[HOT_RS_TOP] = ((uintptr_t)j->return_stack + RETURN_STACK - 256) & ~(uintptr_t)15;
     cpu->hot[HOT_RS_LIMIT] = (uintptr_t)j->return_stack + 1024;
     cpu->hot[HOT_RSP] = cpu->hot[HOT_RS_TOP];
@@ -783,6 +786,7 @@ static void jit_fini(struct cpu *cpu)
     g_free(j->spaces);
     g_free(j->near);
     g_free(j->jumps);
+    g_free(j->direct);
     g_free(j->return_stack);
     jit_code_put(j->code, cpu);
     g_free(j);

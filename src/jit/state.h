@@ -51,6 +51,7 @@ enum hot {
     HOT_K = HOT_X + 2 * 12,   /* constants: enum hot_const */
     HOT_MXCSR = HOT_K + 2 * 16, /* MXCSR of generated code while C runs: FPSR's flags that are not there yet */
     HOT_VERSIONS, /* access_ex_versions */
+    HOT_DIRECT,   /* the places of direct jumps to other pages: struct jump */
     HOT_TURN,     /* of a loop that carries flags: 0 in its first turn, else not */
     HOT_TURNS,    /* jit_exec_words(): back edges that may still be taken */
     HOT_CHANGES_AT, HOT_CHANGES, /* where mem_code_changes() is, and what keys were made for */
@@ -100,8 +101,10 @@ struct jtlb_entry { /* tags: page of va; JTLB_NONE when empty */
 enum {
 #ifdef ARMLET_HARSH
     JUMP_BITS = 2,
+    DIRECT_BITS = 1,
 #else
     JUMP_BITS = 14,
+    DIRECT_BITS = 13,
 #endif
 };
 struct jump {

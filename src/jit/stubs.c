@@ -76,7 +76,9 @@ static void make_leaves(struct x86 *x, struct jit_stubs *s)
     x86_alu_rm(x, true, ALU_ADD, RAX, HOT(HOT_PAGE));
     x86_jmp_to(x, s->leave_at - x->exec);
     s->dispatch = stub_here(x);
-    emit_dispatch_code(x, s->leave_at - x->exec);
+    emit_dispatch_code(x, s->leave_at - x->exec, false);
+    s->direct = stub_here(x);
+    emit_dispatch_code(x, s->leave_at - x->exec, true);
     s->isb = stub_here(x);
     x86_load(x, true, RCX, HOT(HOT_CHANGES_AT));
     x86_load(x, false, RCX, MEM(RCX, 0));

@@ -70,7 +70,7 @@ static bool translate(const struct cpu *cpu, const struct piece *p)
     opt_loop(&block, &emit.loop);
     emit.x = (struct x86){ .p = code, .start = code, .end = code + CODE };
     emit.mode = JM_FP | JM_SP | JM_FPCR;
-    stubs.enter = stubs.leave = stubs.leave_at = stubs.leave_next = stubs.dispatch = stubs.link = code;
+    stubs.enter = stubs.leave = stubs.leave_at = stubs.leave_next = stubs.dispatch = stubs.direct = stubs.link = code;
     stubs.call = stubs.call_keep = code;
     emit.stubs = &stubs;
     emit.snap = snap;
