@@ -11,10 +11,12 @@
 
 #include "base/bits.h"
 #include "base/report.h"
+#include "base/trace.h"
 #include "cpu/cluster.h"
 #include "cpu/debug.h"
 #include "cpu/model.h"
 #include "cpu/pmu.h"
+#include "cpu/show.h"
 #include "cpu/timer.h"
 #include "cpu/tlb.h"
 
@@ -64,8 +66,18 @@ static void reset_sysregs(struct cpu *cpu)
             memcpy((char *)&cpu->sys + table[i].offset, &table[i].reset, sizeof(uint64_t));
 }
 
+static void show_before_reset(const struct cpu *cpu)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    show_general(cpu, text);
+    trace(CPU_RESET, "%s", text->str);
+}
+
 void cpu_reset(struct cpu *cpu, uint64_t pc, uint64_t x0)
 {
+    if (unlikely(trace_on(CPU_RESET)))
+        show_before_reset(cpu);
     memset(cpu->x, 0, sizeof(cpu->x));
     memset(cpu->v, 0, sizeof(cpu->v));
     memset(&cpu->fp, 0, sizeof(cpu->fp));

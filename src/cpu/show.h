@@ -11,10 +11,10 @@
 void show_general(const struct cpu *cpu, GString *out);
 void show_vectors(struct cpu *cpu, GString *out);
 
-/* Is each block to be entered from the run loop, and shown there?  Cheap. */
+/* Is each block to be entered from the run loop, and shown there, and no system register accessed by code alone?  Cheap. */
 static inline bool show_blocks_wanted(void)
 {
-    return trace_on(EXEC) || trace_on(CPU) || trace_on(NOCHAIN);
+    return trace_on(EXEC) || trace_on(CPU) || trace_on(NOCHAIN) || trace_on(SYSREG);
 }
 /* The block at cpu->pc, which is about to run; struct cpu is complete. */
 COLD void show_block(struct cpu *cpu);

@@ -701,10 +701,8 @@ static bool unknown(struct cpu *cpu, uint32_t key, const char *what)
     return undefined(cpu);
 }
 
-bool cpu_sysreg_read(struct cpu *cpu, uint32_t key, unsigned rt, uint64_t *value)
+static bool read_register(struct cpu *cpu, const struct sysreg *reg, uint32_t key, unsigned rt, uint64_t *value)
 {
-    const struct sysreg *reg = lookup(key);
-
     if (unlikely(!reg)) {
         if (cpu->el == 0 || !in_id_space(key))
             return unknown(cpu, key, "MRS");
@@ -722,10 +720,24 @@ bool cpu_sysreg_read(struct cpu *cpu, uint32_t key, unsigned rt, uint64_t *value
     return reg->read(cpu, reg, value);
 }
 
+bool cpu_sysreg_read(struct cpu *cpu, uint32_t key, unsigned rt, uint64_t *value)
+{
+    const struct sysreg *reg = lookup(key);
+    bool ok = read_register(cpu, reg, key, rt, value);
+
+    if (unlikely(trace_on(SYSREG)) && ok && reg)
+        trace(SYSREG, "cpu %u pc %#" PRIx64 "%s: %s -> %#" PRIx64, cpu->index, cpu->pc, cpu->el ? trace_name(cpu->pc) : "",
+              reg->name, *value);
+    return ok;
+}
+
 bool cpu_sysreg_write(struct cpu *cpu, uint32_t key, unsigned rt, uint64_t value)
 {
     const struct sysreg *reg = lookup(key);
 
+    if (unlikely(trace_on(SYSREG)) && reg)
+        trace(SYSREG, "cpu %u pc %#" PRIx64 "%s: %s <- %#" PRIx64, cpu->index, cpu->pc, cpu->el ? trace_name(cpu->pc) : "",
+              reg->name, value);
     if (unlikely(!reg || cpu->el < reg->access >> 2 || !cpu_has(cpu, reg->feature)))
         return unknown(cpu, key, "MSR");
     if (reg->trap && !check_trap(cpu, reg, rt, true))

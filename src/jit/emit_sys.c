@@ -31,6 +31,8 @@ static const struct sysreg *allowed(const struct emit *e, uint64_t key, bool wri
     const struct sysreg *reg = sysreg_find((uint32_t)key);
     unsigned el = e->mode & JM_EL ? 1 : 0;
 
+    if (e->mode & JM_TRACED) /* C shows the access */
+        return NULL;
     if (!reg || !(e->block->mode.features[reg->feature / 64] >> reg->feature % 64 & 1))
         return NULL;
     unsigned lowest = write ? reg->access >> 2 : reg->access & 3;

@@ -124,7 +124,7 @@ struct jit_block {
 };
 /*
  * What code takes for granted: EL1, FP enabled, SP alignment checked, FPCR zero, SPSel (EL1h), DC ZVA allowed.  TRACED: every
- * block is entered from the run loop, which traces it (-d exec, cpu, nochain); so nothing is linked or put into the jump cache.
+ * block is entered from the run loop, which traces it (-d exec, cpu, nochain, sysreg), and C accesses system registers; so nothing is linked or put into the jump cache.
  * BREAKS: of a page with breakpoints (jit.c, rule 4); it is the page's and not the vCPU's, so that keys are without it.
  */
 enum { JM_EL = 1, JM_FP = 2, JM_SP = 4, JM_FPCR = 8, JM_SPH = 16, JM_DZE = 32, JM_TRACED = 64, JM_BREAKS = 128 };

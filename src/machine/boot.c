@@ -19,6 +19,8 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "base/trace.h"
+
 enum {
     BOOT_STUB_SPACE = 4096,
     IMAGE_MAGIC_OFF = 56,
@@ -450,6 +452,12 @@ bool boot_finish(struct mem *mem, const struct boot_image *image, const void *dt
         return no_space(err, "the device tree", size, mem);
     if (!mem_write(mem, image->dtb_pa, dtb, size))
         return no_space(err, "the device tree", size, mem);
+    if (image->kernel_size)
+        trace(BOOT, "kernel at %#" PRIx64 ", %" PRIu64 " bytes, starts at %#" PRIx64, image->kernel_pa, image->kernel_size,
+              image->entry);
+    if (image->initrd_size)
+        trace(BOOT, "initrd at %#" PRIx64 ", %" PRIu64 " bytes", image->initrd_pa, image->initrd_size);
+    trace(BOOT, "device tree at %#" PRIx64 ", %" PRIu64 " bytes", image->dtb_pa, size);
     *pc = image->entry;
     /* An ELF program that covers the start of RAM brings its own first instructions. */
     if (!image->kernel_size || (image->is_elf && image->kernel_pa < base + BOOT_STUB_SPACE))

@@ -42,8 +42,15 @@ static void to_card(void *opaque, uint8_t *data, size_t len)
     n->nic->ops->receive(n->nic, &(struct nic_frame){data, len, 0});
 }
 
+/* Its kind: IPv4, ARP ... (EtherType). */
+static unsigned kind_of(const struct nic_frame *f)
+{
+    return f->len < NIC_ETHERNET_HEADER ? 0 : f->data[12] * 256u + f->data[13];
+}
+
 static void frame_to_card(struct user_net *n, struct nic_frame *f)
 {
+    trace(NET, "to the guest: %zu bytes of kind %#x", f->len, kind_of(f));
     if (f->len <= NIC_MTU + NIC_ETHERNET_HEADER)
         n->nic->ops->receive(n->nic, f);
     else if (f->segment && n->nic->ops->takes_large(n->nic))
@@ -142,6 +149,7 @@ bool user_net_takes_large(struct user_net *n)
 
 static void from_guest(struct user_net *n, struct nic_frame *f)
 {
+    trace(NET, "from the guest: %zu bytes of kind %#x", f->len, kind_of(f));
     for (guint i = 0; i < n->taps->len; i++) {
         struct net_tap *tap = g_ptr_array_index(n->taps, i);
 

@@ -145,6 +145,22 @@ def test_run_state(monitor):
     assert monitor.machine.process.wait(BOOT_SECONDS) == 0
 
 
+def test_log_and_reset(monitor, tmp_path):
+    log = tmp_path / "log"
+    assert "int" not in monitor.cmd("log").split()
+    assert monitor.cmd(f"logfile {log}") == "" and monitor.cmd("log int,cpu_reset") == ""
+    assert "int" in monitor.cmd("log") and "no such item" in monitor.cmd("log nonsense")
+    assert monitor.cmd("c") == ""
+    monitor.machine.shell()
+    assert monitor.cmd("system_reset") == ""
+    monitor.machine.wait_for(lambda: monitor.machine.output().count("Booting Linux on physical CPU") == 2)
+    assert monitor.cmd("log none") == "" == monitor.cmd("logfile")
+    text = log.read_text()
+    assert "exception EC 0x15" in text and re.search(r"CPU#0\n PC=(?!0{16})", text)  # of before the reset
+    monitor.s.sendall(b"q\r")
+    assert monitor.machine.process.wait(BOOT_SECONDS) == 0
+
+
 def test_gdbserver_from_the_monitor(monitor, tmp_path):
     path = tmp_path / "late"
     assert "Waiting for gdb connection" in monitor.cmd(f"gdbserver unix:{path}")

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 from guest import ARMLET, Guest, board
+from test_9p import nine_board
 from test_kernel import Monitor
 
 CODE = 0x40200000
@@ -75,3 +76,94 @@ def test_on_and_off_in_a_running_kernel(tmp_path):
     names = set(re.findall(r"^cpu [01]: block at EL1 pc 0xffff[0-9a-f]+ <(\w+)[+>]", text, re.M))
     assert {"__do_sys_newuname", "el0_svc", "do_el0_svc", "invoke_syscall"} <= names, sorted(names)[:50]
     assert re.search(r"^cpu [01]: block at EL0 pc 0x[0-9a-f]+$", text, re.M)
+
+
+PROGRAM = """
+    .globl _start
+_start:
+    adr x9, vectors
+    msr vbar_el1, x9
+    isb
+    mrs x1, midr_el1
+    msr tpidr_el0, x1
+    tlbi vmalle1
+    mov w0, #0x99
+    movk w0, #0x8400, lsl #16
+    hvc #0                      // no such function
+    movz x3, #0x900, lsl #16
+    ldr w4, [x3, #0x18]         // the UART's flags
+    str w4, [x3, #0x100]        // no register
+    movz x5, #0x800, lsl #16
+    mov w6, #1
+    str w6, [x5]                // the GIC on, the timer's interrupt too
+    mov w7, #1 << 27
+    str w7, [x5, #0x100]
+    movz x5, #0x801, lsl #16
+    str w6, [x5]
+    mov w8, #0xf0
+    str w8, [x5, #4]
+    msr cntv_tval_el0, xzr
+    msr cntv_ctl_el0, x6
+    wfi                         // which ends at once: interrupts are masked but pending
+    mrs x2, s3_7_c15_c15_7      // UNDEFINED
+    .balign 2048
+vectors:
+    .space 512
+    mov w0, #0x8
+    movk w0, #0x8400, lsl #16
+    hvc #0
+"""
+EVENTS = {
+    "boot": r"kernel at 0x40[0-9a-f]+, \d+ bytes, starts at 0x40200000\ndevice tree at 0x4[0-9a-f]+, ", "cpu_reset": r"CPU#0\n PC=[0-9a-f]{16} X00=", "in_asm": r"40200000:.*adr",
+    "exec": r"block at EL1 pc 0x40200000", "cpu": r"PC=0000000040200000", "fpu,cpu": r"Q31=",
+    "sysreg": r"MIDR_EL1 -> 0x411fd070\n(.*\n)*.*TPIDR_EL0 <- 0x411fd070", "mmu": r"cpu0 tlbi kind=0",
+    "pcall": r"firmware call 0x84000099 .*= -1\n(.*\n)*.*firmware call 0x84000008", "unimp":
+    r"firmware function 0x84000099 is not supported\n(.*\n)*.*S3_7_C15_C15_7 at EL1 is UNDEFINED", "mmio":
+    r"pl011 read4 0x18 -> 0x[0-9a-f]+\n", "guest_errors": r"pl011: .*offset 0x100", "timer": r"virtual timer .* at 0x", "irq":
+    r"INTID 27 of cpu 0: input 1\n(.*\n)*.*gic: cpu 0 irq 1", "int": r"exception EC 0(x0)? .*from EL1 pc 0x402000[0-9a-f]{2} ",
+    "op": r"get_x|set_x", "op_opt": r"get_x|set_x", "out_asm": r"mov", "nochain": r"",
+}
+
+
+def test_items_of_devices(tmp_path):
+    """The rest of -d help: what only a kernel with devices does, and who talks to us meanwhile."""
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    (tmp_path / "shared").mkdir()
+    log = tmp_path / "log"
+    args = [*nine_board(), "-drive", f"file={tmp_path}/disk,format=raw,if=virtio", "-netdev", "user,id=n", "-device",
+            "virtio-net-pci,netdev=n", "-virtfs", f"local,path={tmp_path}/shared,mount_tag=s,security_model=none", "-d",
+            "page,virtio,block,net,9p,gdb,monitor", "-D", str(log), "-gdb", f"unix:{tmp_path}/gdb", "-monitor",
+            f"unix:{tmp_path}/mon,server,nowait"]
+    with Guest(args) as g:
+        g.shell()
+        g.cmd("dd if=/dev/vda of=/dev/null bs=4k count=1; ip link set eth0 up; arping -c 1 -w 5 -I eth0 10.0.2.2; "
+              "mkdir -p /mnt; mount -t 9p -o trans=virtio s /mnt; ls /mnt", timeout=120)
+        Monitor(f"{tmp_path}/mon").cmd("info name")
+        subprocess.run(["gdb-multiarch", "-nx", "-batch", "-ex", f"target remote {tmp_path}/gdb", "-ex", "detach"], timeout=120,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=False)
+        g.send("\x01x")
+        assert g.wait() == 0
+    text = log.read_text()
+    for event in [r"now at 0x", r"virtio-blk.*: status 0x3", r"virtio-blk.*: type 0 sector \d+: ok",
+                  r"from the guest: \d+ bytes of kind 0x(806|86dd)", r"tag \d+: \w+: ok", r"^< qSupported", r"^info name"]:
+        assert re.search(event, text, re.M), (event, text[-3000:])
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bare")
+    (folder / "p.s").write_text(PROGRAM)
+    subprocess.run(["aarch64-linux-gnu-gcc", "-nostdlib", "-static", f"-Wl,-Ttext={CODE:#x}", "-Wl,--build-id=none", "-o",
+                    str(folder / "p.elf"), str(folder / "p.s")], check=True)
+    return folder / "p.elf"
+
+
+@pytest.mark.parametrize("accel", ["tcg", "interp"])
+@pytest.mark.parametrize("item", list(EVENTS))
+def test_each_item(bare, item, accel):
+    """What -d shows of a program that does what there is to show; and by that name alone."""
+    log = traced(bare, "-accel", accel, "-d", item)
+    if accel == "tcg" or item not in ("in_asm", "op", "op_opt", "out_asm"):
+        assert re.search(EVENTS[item], log), log[:3000]
+    if item == "nochain":
+        assert log == ""
