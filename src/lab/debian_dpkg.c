@@ -13,7 +13,6 @@
 
 #include <string.h>
 
-#include "lab/debian_tar.h"
 #include "lab/lab.h"
 
 #define INFO "/var/lib/dpkg/info/"
@@ -27,6 +26,8 @@ struct debian_dpkg {
     char *control, *conffiles, *interests;
     char *name; /* as its files in info/ are called: with the architecture when several may be installed */
     GString *list;
+    bool has_sums; /* if not, dpkg makes them, as we do */
+    GString *sums;
 };
 
 static void free_string(gpointer s)
@@ -42,6 +43,7 @@ struct debian_dpkg *debian_dpkg_new(void)
     d->file_triggers = g_string_new(NULL);
     d->triggers = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, free_string);
     d->list = g_string_new(NULL);
+    d->sums = g_string_new(NULL);
     return d;
 }
 
@@ -52,6 +54,8 @@ static void forget_package(struct debian_dpkg *d)
     g_clear_pointer(&d->interests, g_free);
     g_clear_pointer(&d->name, g_free);
     g_string_truncate(d->list, 0);
+    g_string_truncate(d->sums, 0);
+    d->has_sums = false;
 }
 
 void debian_dpkg_free(struct debian_dpkg *d)
@@ -60,6 +64,7 @@ void debian_dpkg_free(struct debian_dpkg *d)
     g_string_free(d->status, TRUE);
     g_string_free(d->file_triggers, TRUE);
     g_string_free(d->list, TRUE);
+    g_string_free(d->sums, TRUE);
     g_hash_table_destroy(d->triggers);
     g_free(d);
 }
@@ -73,6 +78,7 @@ static bool take_text(void *opaque, const struct tar_entry *e, GError **err)
                                                   : NULL;
 
     (void)err;
+    d->has_sums |= !strcmp(e->path, "md5sums");
     if (slot) {
         g_free(*slot);
         *slot = g_strndup((const char *)e->data, e->size);
@@ -110,12 +116,13 @@ bool debian_dpkg_begin(struct debian_dpkg *d, const void *control, size_t size, 
     return true;
 }
 
-void debian_dpkg_note_path(struct debian_dpkg *d, const char *path)
+void debian_dpkg_note(struct debian_dpkg *d, const struct tar_entry *e)
 {
-    if (*path)
-        g_string_append_printf(d->list, "/%s\n", path);
-    else
-        g_string_append(d->list, "/.\n");
+    g_string_append_printf(d->list, "/%s\n", *e->path ? e->path : ".");
+    if (d->has_sums || e->type != '0')
+        return;
+    g_autofree char *sum = g_compute_checksum_for_data(G_CHECKSUM_MD5, e->data, e->size);
+    g_string_append_printf(d->sums, "%s  %s\n", sum, e->path);
 }
 
 struct info_writer {
@@ -179,9 +186,11 @@ bool debian_dpkg_end(struct debian_dpkg *d, struct debian_tree *t, GError **err)
 {
     struct info_writer w = {d, t};
     g_autofree char *list = g_strconcat(INFO, d->name, ".list", NULL);
+    g_autofree char *sums = g_strconcat(INFO, d->name, ".md5sums", NULL);
 
     if (!tar_read(d->control_tar, d->control_size, put_info, &w, err) ||
-        !debian_tree_put_text(t, list, 0644, d->list->str, err))
+        !debian_tree_put_text(t, list, 0644, d->list->str, err) ||
+        (!d->has_sums && !debian_tree_put_text(t, sums, 0644, d->sums->str, err)))
         return false;
     g_string_append_printf(d->status, "Status: install ok unpacked\n%s\n", g_strchomp(d->control));
     if (!add_conffiles(d, t, err))

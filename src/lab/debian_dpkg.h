@@ -10,6 +10,7 @@
 
 #include <glib.h>
 
+#include "lab/debian_tar.h"
 #include "lab/debian_tree.h"
 
 struct debian_dpkg *debian_dpkg_new(void);
@@ -17,8 +18,8 @@ void debian_dpkg_free(struct debian_dpkg *d);
 
 /* A package begins, whose control files are in this tar archive (which must stay until the end) ... */
 bool debian_dpkg_begin(struct debian_dpkg *d, const void *control, size_t size, GError **err);
-/* ... this path is of it ("" is the root) ... */
-void debian_dpkg_note_path(struct debian_dpkg *d, const char *path);
+/* ... this is of it ... */
+void debian_dpkg_note(struct debian_dpkg *d, const struct tar_entry *e);
 /* ... and its files are in the tree. */
 bool debian_dpkg_end(struct debian_dpkg *d, struct debian_tree *t, GError **err);
 

@@ -217,7 +217,11 @@ static bool put_entry(void *opaque, const struct tar_entry *e, GError **err)
 {
     struct debian_tree *t = opaque;
 
-    debian_dpkg_note_path(t->dpkg, e->path);
+    if (strchr(e->path, '\n')) { /* dpkg's lists have a name a line */
+        g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "a name in it has a newline");
+        return false;
+    }
+    debian_dpkg_note(t->dpkg, e);
     if (!*e->path)
         return true;
     g_autofree char *path = debian_tree_path(t, e->path, err);
