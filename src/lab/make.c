@@ -17,23 +17,21 @@
 /* --- tools ---------------------------------------------------------------------------------------------- */
 
 /* With privileges, or by sudo if somebody is there to give his password. */
-static bool install(const char *packages, GError **err)
+static bool install(const char *what, const char *packages, GError **err)
 {
     g_autofree char *sudo = g_find_program_in_path("sudo"), *line = NULL;
     bool root = !geteuid();
     struct progress progress;
 
     if (!root && (!sudo || !isatty(STDIN_FILENO))) {
-        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL,
-                    "building a kernel needs packages; as root: apt-get install%s", packages);
+        g_set_error(err, LAB_ERROR, LAB_ERROR_TOOL, "%s needs packages; as root: apt-get install%s", what,
+                    packages);
         return false;
     }
-    warn("building a kernel needs%s: apt-get installs %s%s", packages,
-         strchr(packages + 1, ' ') ? "them" : "it", root ? "" : " (sudo)");
-    line = g_strdup_printf(
-        "%senv DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 install "
-        "--no-install-recommends%s",
-        root ? "" : "sudo ", packages);
+    warn("%s needs%s: apt-get installs %s%s", what, packages, strchr(packages + 1, ' ') ? "them" : "it",
+         root ? "" : " (sudo)");
+    line = g_strdup_printf("%senv DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 install "
+                           "--no-install-recommends%s", root ? "" : "sudo ", packages);
     const char *const argv[] = {"sh", "-c", line, NULL};
     progress_begin(&progress, "installing");
     bool ok = cache_run(&(struct cache_run){.argv = argv}, err);
@@ -41,25 +39,28 @@ static bool install(const char *packages, GError **err)
     return ok;
 }
 
-bool make_check_tools(GError **err)
+bool make_need(const char *what, const struct make_program *programs, GError **err)
 {
-    static const struct {
-        const char *program, *package;
-    } tools[] = {
-        {COMPILER, "gcc-aarch64-linux-gnu"}, {"gcc", "gcc"}, {"make", "make"}, {"flex", "flex"},
-        {"bison", "bison"}, {"bc", "bc"}, {"xz", "xz-utils"}, {"tar", "tar"}, {"bash", "bash"},
-    };
     GString *missing = g_string_new(NULL);
 
-    for (size_t i = 0; i < G_N_ELEMENTS(tools); i++) {
-        g_autofree char *path = g_find_program_in_path(tools[i].program);
+    for (; programs->name; programs++) {
+        g_autofree char *path = g_find_program_in_path(programs->name);
 
         if (!path)
-            g_string_append_printf(missing, " %s", tools[i].package);
+            g_string_append_printf(missing, " %s", programs->package);
     }
-    bool ok = !missing->len || install(missing->str, err);
+    bool ok = !missing->len || install(what, missing->str, err);
     g_string_free(missing, TRUE);
     return ok;
+}
+
+bool make_check_tools(GError **err)
+{
+    static const struct make_program programs[] = {
+        {COMPILER, "gcc-aarch64-linux-gnu"}, {"gcc", "gcc"}, {"make", "make"}, {"flex", "flex"},
+        {"bison", "bison"}, {"bc", "bc"}, {"xz", "xz-utils"}, {"tar", "tar"}, {"bash", "bash"}, {NULL, NULL}};
+
+    return make_need("building a kernel", programs, err);
 }
 
 char *make_compiler_version(GError **err)
@@ -144,6 +145,12 @@ bool make_check_compiler(const char *source, GError **err)
 
 bool make_run(const char *source, const char *out, const char *words, unsigned expect, GError **err)
 {
+    return make_run_as("building the kernel", source, out, words, expect, err);
+}
+
+bool make_run_as(const char *what, const char *source, const char *out, const char *words, unsigned expect,
+                 GError **err)
+{
     g_autofree char *s = g_shell_quote(source), *o = g_shell_quote(out);
     /*
      * No date and no host: the same input is the same kernel.  awk counts, and descriptor 3 is read by
@@ -161,7 +168,7 @@ bool make_run(const char *source, const char *out, const char *words, unsigned e
     struct cache_run run = {.argv = argv, .group = true, .opaque = &progress};
 
     if (expect) {
-        progress_begin(&progress, "building the kernel");
+        progress_begin(&progress, what);
         run.percent = (void (*)(void *, double))progress_percent;
     }
     bool ok = cache_run(&run, err);

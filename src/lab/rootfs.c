@@ -14,6 +14,7 @@
 #include <glib/gstdio.h>
 
 #include "lab/applets.h"
+#include "lab/busybox.h"
 #include "lab/cache.h"
 #include "lab/lab.h"
 
@@ -90,9 +91,9 @@ static bool put_link(const char *top, const char *path, const char *target, GErr
     return false;
 }
 
-static bool put_busybox(const char *top, GError **err)
+static bool put_busybox(const char *top, bool from_source, GError **err)
 {
-    g_autofree char *path = lab_busybox_get(err), *data = NULL;
+    g_autofree char *path = from_source ? lab_busybox_build(err) : lab_busybox_get(err), *data = NULL;
     g_auto(GStrv) names = NULL;
     gsize size;
 
@@ -135,9 +136,9 @@ static bool put_files(const char *top, const char *final, GError **err)
            put(top, "root/hello", 0755, hello, sizeof(hello), err);
 }
 
-bool rootfs_fill(const char *top, const char *final, GError **err)
+bool rootfs_fill(const char *top, const char *final, bool from_source, GError **err)
 {
-    return put_files(top, final, err) && put_busybox(top, err);
+    return put_files(top, final, err) && put_busybox(top, from_source, err);
 }
 
 char *rootfs_data_path(const char *name)
@@ -157,7 +158,7 @@ char *lab_rootfs_busybox(GError **err)
 
     if (!g_access(path, F_OK))
         return g_steal_pointer(&path);
-    ok = cache_make_folder(parent, err) && rootfs_fill(work, path, err);
+    ok = cache_make_folder(parent, err) && rootfs_fill(work, path, false, err);
     if (ok && rename(work, path) && errno != EEXIST && errno != ENOTEMPTY) {
         g_set_error(err, LAB_ERROR, LAB_ERROR_IO, "cannot make %s: %s", path, g_strerror(errno));
         ok = false;

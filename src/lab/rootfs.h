@@ -18,7 +18,7 @@ char *lab_rootfs_busybox(GError **err);
 char *rootfs_data_path(const char *name);
 
 /* Puts a busybox root into the folder `top', which will have the name `final'. */
-bool rootfs_fill(const char *top, const char *final, GError **err);
+bool rootfs_fill(const char *top, const char *final, bool from_source, GError **err);
 
 enum lab_root_format { LAB_ROOT_DIR, LAB_ROOT_INITRAMFS, LAB_ROOT_EXT4 };
 
@@ -28,6 +28,7 @@ struct lab_root {
     char *const *overlays;           /* folders whose contents are put on top, in order; ends in NULL; or NULL */
     const struct lab_kernel *kernel; /* whose modules and headers; NULL: none */
     bool modules, headers;
+    bool from_source;                /* busybox is built, not fetched */
     uint64_t size;                   /* of an ext4 image, bytes; 0: what it needs and 64 MiB */
     bool replace;
 };

@@ -217,7 +217,7 @@ bool lab_rootfs_make(const struct lab_root *what, GError **err)
     g_autofree char *tree = g_strdup_printf("%s.tree.%d", what->path, (int)getpid());
     g_autofree char *parent = g_path_get_dirname(what->path);
     bool ok = rootfs_check_target(what, err) && cache_make_folder(parent, err) &&
-              rootfs_fill(tree, what->path, err) && rootfs_add(what, tree, err);
+              rootfs_fill(tree, what->path, what->from_source, err) && rootfs_add(what, tree, err);
 
     if (ok && what->format == LAB_ROOT_DIR)
         ok = !rename(tree, what->path) || fail_errno(err, "make", what->path);

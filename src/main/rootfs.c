@@ -16,7 +16,7 @@
 struct wishes {
     const char *format, *size, *series;
     GPtrArray *overlays;
-    bool modules, headers, replace;
+    bool modules, headers, replace, from_source;
     struct debian_wishes debian;
 };
 
@@ -32,6 +32,7 @@ static const struct cli_option options[] = {
     TEXT(series, "kernel", "6.1|6.12", "which kernel's (default: the newest in the cache)", "6.1 6.12"),
     TEXT(size, "size", "SIZE", "of an ext4 image, e.g. 512M (default: its files and 64 MiB)", NULL),
     FLAG(replace, "replace", "make an archive or image anew that exists"),
+    FLAG(from_source, "from-source", "busybox is built from Debian's source, with the cross compiler"),
     TEXT(debian.suite, "suite", "SUITE", "of Debian: bookworm (default), trixie, ...", "bookworm trixie sid"),
     { "include", CLI_LIST, offsetof(struct wishes, debian.include), "PACKAGE,...",
       "more packages of Debian's, with what they depend on", NULL },
@@ -92,6 +93,8 @@ static void check_kind(const struct wishes *w, bool debian, const struct lab_roo
         cli_fail(&command_rootfs, "--size is for --format ext4");
     if (!debian && only)
         cli_fail(&command_rootfs, "--%s goes with make debian", only);
+    if (debian && w->from_source)
+        cli_fail(&command_rootfs, "--from-source goes with busybox");
     if (debian && what->format != LAB_ROOT_DIR)
         cli_fail(&command_rootfs, "a Debian root is made as a directory (--format dir)");
 }
@@ -99,7 +102,8 @@ static void check_kind(const struct wishes *w, bool debian, const struct lab_roo
 static int make(const char *name, bool debian, const struct wishes *w)
 {
     struct lab_root what = { .format = parse_format(w->format), .modules = w->modules, .headers = w->headers,
-                             .size = size_option(w->size), .replace = w->replace };
+                             .size = size_option(w->size), .replace = w->replace,
+                             .from_source = w->from_source };
     g_autofree char *path = target(name ? name : debian ? "debian" : "busybox", what.format);
     struct lab_kernel kernel = { 0 };
     GError *err = NULL;
