@@ -23,6 +23,7 @@
 #define DEBIAN_MIRROR   "http://deb.debian.org/debian"
 #define SECURITY_MIRROR "http://deb.debian.org/debian-security"
 #define SUITE           "bookworm"
+#define LISTS_BYTES     (UINT64_C(64) << 20)
 #define LISTS_AGE       (12 * 3600) /* seconds that package lists are good for */
 
 void apt_package_clear(struct apt_package *p)
@@ -289,6 +290,9 @@ bool apt_update(const char *top, bool refresh, GError **err)
 
     if (!refresh && lists_are_fresh(stamp))
         return true;
+    /* apt-get update waits for ever when the disk gets full under it. */
+    if (!cache_check_space(LISTS_BYTES, err))
+        return false;
     progress_begin(&progress, "fetching Debian's package lists");
     ok = apt_run(top, "apt-get", update, NULL, NULL, err);
     progress_end(&progress, ok);

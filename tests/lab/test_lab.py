@@ -316,8 +316,28 @@ def test_interrupted_download_goes_on(cache, data, tmp_path):
     assert first == 0 and second >= 100000
 
 
+@pytest.mark.parametrize("size,lists,words", [("1m", False, "needs 65 MB"), ("90m", True, "needs 4")])
+def test_full_cache_disk(tmp_path, size, lists, words):
+    """A file system of that size in a name space of its own, without and with the package lists."""
+    user = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "armlet", "apt")
+    copy = f"mkdir armlet && cp -r {user} armlet && rm -rf armlet/apt/cache &&" if lists else ""
+    r = subprocess.run(["unshare", "-rm", "sh", "-c", f"mount -t tmpfs -o size={size} none {tmp_path} && cd {tmp_path} && "
+                        f"{copy} XDG_CACHE_HOME={tmp_path} exec timeout 60 {ARMLET} kernel get 6.1"], timeout=SECONDS,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    line = r.stderr.decode().splitlines()[-1]
+    assert r.returncode == 1 and words in line and "MB free (XDG_CACHE_HOME names another place)" in line, r.stderr
+
+
+def test_disk_that_gets_full_under_a_build(tree, cache):
+    full = "echo 'x.s: fatal error: error writing to x.o: No space left on device' >&2; false"
+    makefile = (tree / "Makefile").read_text()
+    (tree / "Makefile").write_text(makefile.replace("\techo >> $(O)/built\n", f"\t{full}\n"))
+    r = armlet("kernel", "build", "--source", str(tree), env=cache)
+    assert r.returncode == 1 and b"the disk is full (XDG_CACHE_HOME names another place)" in r.stderr.splitlines()[-1]
+
+
 def test_no_network(cache):
     # A proxy where nobody is: what a fetch finds without a network.
     env = {**cache, "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     r = armlet("kernel", "get", "6.1", env=env, timeout=120)
-    assert r.returncode == 1 and b"no network?" in r.stderr
+    assert r.returncode == 1 and b"no network?" in r.stderr.splitlines()[-1]
