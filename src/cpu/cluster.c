@@ -19,6 +19,9 @@
  *    (again: the first one may have been served meanwhile), so that this very phase must end, and waits for that.
  *  - A waiter makes its own phase even first: two vCPUs in DSB do not wait for each other.
  *
+ * WFI spins before it sleeps if that has paid lately: waking a thread takes the host 10 to 30 us, and one vCPU that interrupts
+ * another often gets its answer in less.  Only while every vCPU that is awake has a core to itself, and SPIN_MAX_NS at most.
+ *
  * Time.  Each thread has one host timer whose signal sets PEND_TIMER; it is only ever set earlier (a later deadline
  * leaves it to fire early, which makes timer.c look and set it again).  The signal goes to the thread that must look,
  * so no helper thread wakes for it.
@@ -59,6 +62,8 @@ enum {
     WFE_YIELDS = 16,           /* before sleeping at all */
     WFE_LOOP = 64,             /* instructions between two WFEs of one loop */
     DSB_SPINS = 256,
+    SPIN_FIRST_NS = 10 * 1000, SPIN_MAX_NS = 50 * 1000,
+    SPIN_PAYS_NS = 200 * 1000, /* a sleep that was shorter */
 };
 
 struct vcpu {
@@ -80,6 +85,7 @@ struct vcpu {
     timer_t timer;
     _Atomic uint64_t armed;    /* host ns for which the timer is set; UINT64_MAX: not */
     _Atomic uint64_t deadline; /* cluster ns */
+    unsigned spin_ns; /* how long to spin before the next sleep */
     unsigned wfe_streak;
     uint64_t wfe_icount;
 };
@@ -89,6 +95,8 @@ struct cluster_threads {
     pthread_cond_t quiet; /* some vCPU went out */
     unsigned pauses;
     bool started, stop;
+    unsigned cores;     /* of the host, for us */
+    atomic_uint asleep; /* vCPUs in WFI or WFE, or off */
     /*
      * The clock in one word, so that readers need no lock: running, it is host ns - base; stopped (base negative), it is
      * -base - 1.
@@ -116,6 +124,13 @@ static uint64_t clock_ns(clockid_t clock)
     struct timespec ts;
 
     return clock_gettime(clock, &ts) ? 0 : (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static unsigned host_cores(void)
+{
+    cpu_set_t set;
+
+    return sched_getaffinity(0, sizeof set, &set) ? (unsigned)sysconf(_SC_NPROCESSORS_ONLN) : (unsigned)CPU_COUNT(&set);
 }
 
 static uint64_t host_ns(void)
@@ -325,13 +340,15 @@ void cluster_wake(struct cpu *cpu)
         futex_wake(&cpu->pending);
 }
 
-/* Until a bit of `mask' is pending, or host time `until' (UINT64_MAX: never); false: that time came. */
+/* Out of guest code, until a bit of `mask' is pending, or host time `until' (UINT64_MAX: never); false: that time came. */
 static bool sleep_until(struct vcpu *vc, unsigned mask, uint64_t until)
 {
     struct cpu *cpu = vc->cpu;
     bool woken = true;
 
-    leave_guest(vc);
+    struct cluster_threads *t = cpu->cluster->threads;
+
+    atomic_fetch_add(&t->asleep, 1);
     atomic_store(&vc->sleeping, true);
     for (;;) {
         unsigned pending = atomic_load(&cpu->pending);
@@ -345,10 +362,35 @@ static bool sleep_until(struct vcpu *vc, unsigned mask, uint64_t until)
         futex_wait(&cpu->pending, pending, until);
     }
     atomic_store(&vc->sleeping, false);
+    atomic_fetch_sub(&t->asleep, 1);
     /* Set only to break a sleep; the event itself is in vc->event. */
     atomic_fetch_and(&cpu->pending, ~(unsigned)PEND_EVENT);
-    enter_guest(vc);
     return woken;
+}
+
+/* Until a bit of `mask' is pending; false: not soon. */
+static bool spin(struct vcpu *vc, unsigned mask, uint64_t start)
+{
+    struct cluster *cl = vc->cpu->cluster;
+
+    if (!vc->spin_ns || cl->n - atomic_load(&cl->threads->asleep) > cl->threads->cores)
+        return false;
+    do {
+        for (unsigned i = 0; i < 32; i++) {
+            if (atomic_load_explicit(&vc->cpu->pending, memory_order_relaxed) & mask)
+                return true;
+            __builtin_ia32_pause();
+        }
+    } while (host_ns() - start < vc->spin_ns);
+    return false;
+}
+
+static void learn(struct vcpu *vc, uint64_t took)
+{
+    if (took > SPIN_PAYS_NS)
+        vc->spin_ns = 0;
+    else if (took > vc->spin_ns)
+        vc->spin_ns = MIN(MAX(2 * vc->spin_ns, (unsigned)SPIN_FIRST_NS), (unsigned)SPIN_MAX_NS);
 }
 
 /*
@@ -365,8 +407,15 @@ void cluster_wfi(struct cpu *cpu)
         lockstep_wfi(cpu);
         return;
     }
-    if (!sleep_until(vc, WAKE_ANY & ~(unsigned)PEND_EVENT, host_time(cpu->cluster, atomic_load(&vc->deadline))))
+    unsigned mask = WAKE_ANY & ~(unsigned)PEND_EVENT;
+    uint64_t start = host_ns();
+
+    leave_guest(vc);
+    if (!spin(vc, mask, start) && !sleep_until(vc, mask, host_time(cpu->cluster, atomic_load(&vc->deadline))))
         atomic_fetch_or(&cpu->pending, PEND_TIMER);
+    if (cpu->cluster->n > 1)
+        learn(vc, host_ns() - start);
+    enter_guest(vc);
 }
 
 void cluster_sev(struct cpu *cpu)
@@ -434,7 +483,9 @@ void cluster_wfe(struct cpu *cpu)
     until = host_time(cpu->cluster, timer_event_ns(cpu));
     if (cpu->ex.valid)
         until = MIN(until, host_ns() + WFE_SLEEP_NS);
+    leave_guest(vc);
     sleep_until(vc, wfe_mask(cpu), until);
+    enter_guest(vc);
     take_event(cpu);
 }
 
@@ -454,9 +505,11 @@ static bool wait_to_run(struct vcpu *vc)
 
     pthread_mutex_lock(&t->lock);
     vc->out = true;
+    atomic_fetch_add(&t->asleep, 1);
     pthread_cond_broadcast(&t->quiet);
     while (!t->stop && !may_run(t, vc))
         pthread_cond_wait(&vc->wake, &t->lock);
+    atomic_fetch_sub(&t->asleep, 1);
     stop = t->stop;
     if (!stop) {
         vc->out = false;
@@ -553,6 +606,7 @@ struct cluster *cluster_new(unsigned n, struct mem *mem, const struct cpu_model 
     cl->engine = engine;
     pthread_mutex_init(&t->lock, NULL);
     pthread_cond_init(&t->quiet, NULL);
+    t->cores = host_cores();
     atomic_store(&t->clock_base, -1);
     for (unsigned i = 0; i < n; i++) {
         struct vcpu *vc = &t->vcpu[i];

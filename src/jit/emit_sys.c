@@ -372,6 +372,8 @@ uint8_t *emit_store_paired(struct emit *e, unsigned size, unsigned host, unsigne
     x86_here(&e->x, same);
     x86_u8(&e->x, 0xf0); /* lock or dword [rsp], 0 */
     x86_alu_mi(&e->x, false, ALU_OR, MEM(RSP, 0), 0);
+    x86_u8(&e->x, 0xf3); /* pause */
+    x86_u8(&e->x, 0x90);
     compare(e, size, RAX, host, true);
     x86_here(&e->x, done);
     x86_setcc(&e->x, CC_NE, RAX);
