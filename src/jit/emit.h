@@ -193,6 +193,11 @@ bool emit_system(struct emit *e, const struct ir *ir);   /* emit_sys.c; false: n
 void emit_dsb(struct emit *e);
 void emit_load_exclusive(struct emit *e, unsigned bytes, unsigned host, unsigned t);
 void emit_store_exclusive(struct emit *e, unsigned size, unsigned host, unsigned data);
+/* The same of 16 bytes at a host address: to two registers; from RCX:RBX, which compares with the monitor; EAX is the status. */
+void emit_load_exclusive_pair(struct emit *e, unsigned host, unsigned d0, unsigned d1);
+void emit_store_exclusive_pair(struct emit *e, unsigned host);
+/* A jump that is taken when C must do the store. */
+uint8_t *emit_versions_begun(struct emit *e);
 uint8_t *emit_store_paired(struct emit *e, unsigned size, unsigned host, unsigned data);
 /* Does nothing between the exclusive load of the same place and the exclusive store access memory? */
 bool emit_is_paired(const struct emit *e, unsigned store);

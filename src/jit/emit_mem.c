@@ -8,7 +8,7 @@
  *  1. Nothing is written to a guest register before the access has succeeded.
  *  2. Temporaries survive the call to C: cold code gets its result into the place that the fast path uses.
  */
-#include "jit/emit.h"
+#include "jit/emit_parts.h"
 
 #include "base/report.h"
 #include "jit/check.h"
@@ -359,9 +359,77 @@ static void store_exclusive(struct emit *e, const struct ir *ir)
     emit_bind(e, e->at, RAX);
 }
 
+/* All temporaries, and the address in RSI. */
+static struct hmem take_all(struct emit *e, unsigned address)
+{
+    static const uint8_t order[] = { RSI, RAX, RCX, RDX };
+
+    for (unsigned i = 0; i < sizeof order; i++) {
+        emit_take(e, order[i]);
+        if (!i)
+            emit_value_to(e, address, RSI);
+    }
+    return MEM(RSI, 0);
+}
+
+/* LDXP of 16 bytes, to RAX and RDX. */
+static void load_exclusive_pair(struct emit *e, const struct ir *ir)
+{
+    unsigned id = e->at, second = id + 1;
+    struct hmem ea = take_all(e, ir->a);
+    struct cold *c = lookup(e, ir->k, 16, false, false, ea, RAX, RCX);
+
+    x86_lea(&e->x, true, RCX, MEMX(RSI, RCX, 0, 0));
+    emit_load_exclusive_pair(e, RCX, RAX, RDX);
+    c->back = e->x.p;
+    c->data[0] = RAX;
+    c->data[1] = RDX;
+    emit_use_all(e, ir);
+    if (second < e->block->n && e->uses[second] && e->block->ir[second].op == IR_second) {
+        e->done[second] = true;
+        emit_use(e, id);
+        emit_bind(e, second, RDX);
+    }
+    if (e->uses[id])
+        emit_bind(e, id, RAX);
+}
+
+/* STXP of 16 bytes that belongs to the LDXP before. */
+static void store_exclusive_pair(struct emit *e, const struct ir *ir)
+{
+    struct cold data = { 0 };
+
+    for (unsigned i = 0; i < 2; i++)
+        place_data(e, &data, i, ir_operand(ir, 1 + i), false);
+    struct hmem ea = take_all(e, ir->a);
+    struct cold *c = lookup(e, ir->k, 16, true, false, ea, RAX, RCX);
+    memcpy(c->data, data.data, sizeof c->data);
+    memcpy(c->w, data.w, sizeof c->w);
+    memcpy(c->imm, data.imm, sizeof c->imm);
+    c->also = e->smp ? emit_versions_begun(e) : NULL;
+    x86_lea(&e->x, true, RSI, MEMX(RSI, RCX, 0, 0));
+    x86_store(&e->x, true, HOT(HOT_A), RBX);
+    x86_mov_rr(&e->x, true, RCX, data_reg(e, c, 1, RCX));
+    x86_mov_rr(&e->x, true, RBX, data_reg(e, c, 0, RBX));
+    emit_store_exclusive_pair(e, RSI);
+    x86_load(&e->x, true, RBX, HOT(HOT_A));
+    c->back = e->x.p;
+    emit_use_all(e, ir);
+    if (e->uses[e->at])
+        emit_bind(e, e->at, RAX);
+}
+
 void emit_exclusive(struct emit *e, const struct ir *ir)
 {
-    if (ir->op == IR_load_ex)
+    bool pair = ir->op == IR_load_ex_pair || ir->op == IR_store_ex_pair;
+
+    if (pair && ((ir->k & MO_SIZE) != MO_64 || (ir->op == IR_store_ex_pair && !emit_is_paired(e, e->at))))
+        emit_generic(e, ir);
+    else if (ir->op == IR_load_ex_pair)
+        load_exclusive_pair(e, ir);
+    else if (ir->op == IR_store_ex_pair)
+        store_exclusive_pair(e, ir);
+    else if (ir->op == IR_load_ex)
         load_exclusive(e, ir);
     else if (e->smp && !emit_is_paired(e, e->at))
         emit_generic(e, ir);
@@ -475,7 +543,7 @@ void emit_dc(struct emit *e, const struct ir *ir)
 
 static void cold_results(struct emit *e, const struct ir *ir, const struct cold *c)
 {
-    for (unsigned i = 0; i < (is_pair(ir->op) ? 2u : 1u); i++) {
+    for (unsigned i = 0; i < (is_pair(ir->op) || ir->op == IR_load_ex_pair ? 2u : 1u); i++) {
         struct hmem r = HOT(HOT_R + 2 * i);
         if (is_wide(ir->op) && c->x[i] != NO_XMM) {
             x86_movdqu_load(&e->x, c->x[i], r);
@@ -560,6 +628,8 @@ void emit_memory_cold(struct emit *e, struct cold *c)
             x86_store(&e->x, true, a, data_reg(e, c, i, c->t0));
         }
     }
+    for (unsigned i = 0; ir->op == IR_store_ex_pair && i < 2; i++)
+        x86_store(&e->x, true, HOT(HOT_A + 2 * (i + 1)), data_reg(e, c, i, c->t0));
     if (ir->op == IR_atomic_cas) {
         x86_store(&e->x, true, HOT(HOT_A + 2), data_reg(e, c, 1, c->t0));
         x86_store(&e->x, true, HOT(HOT_A + 4), (unsigned)c->imm[0]);
@@ -567,7 +637,9 @@ void emit_memory_cold(struct emit *e, struct cold *c)
     if (ir->op == IR_store_ex || ir->op == IR_atomic_rmw)
         x86_store(&e->x, true, HOT(HOT_A + 2), (unsigned)c->imm[0]);
     emit_c_op(e, ir, c->insn, c->off, c->keep);
-    if (!is_store(ir->op))
+    if (ir->op == IR_store_ex_pair)
+        x86_load(&e->x, true, RAX, HOT(HOT_R));
+    else if (!is_store(ir->op))
         cold_results(e, ir, c);
     x86_jmp_to(&e->x, c->back);
 }

@@ -281,6 +281,14 @@ static void note_version(struct emit *e, unsigned host, unsigned t)
     x86_store(&e->x, false, EX(version), t);
 }
 
+static void make_monitor(struct emit *e, unsigned bytes)
+{
+    x86_rm(&e->x, 0, false, 0xc6, 0, EX(bytes), false);
+    x86_u8(&e->x, bytes);
+    x86_rm(&e->x, 0, false, 0xc6, 0, EX(valid), false);
+    x86_u8(&e->x, 1);
+}
+
 /* LDXR of `bytes' at host into t (another register), which makes the monitor (cpu/access.c). */
 void emit_load_exclusive(struct emit *e, unsigned bytes, unsigned host, unsigned t)
 {
@@ -289,10 +297,20 @@ void emit_load_exclusive(struct emit *e, unsigned bytes, unsigned host, unsigned
     emit_host_load(e, (unsigned)__builtin_ctz(bytes), t, MEM(host, 0));
     x86_store(&e->x, true, EX(hva), host);
     x86_store(&e->x, true, EX(data), t);
-    x86_rm(&e->x, 0, false, 0xc6, 0, EX(bytes), false);
-    x86_u8(&e->x, bytes);
-    x86_rm(&e->x, 0, false, 0xc6, 0, EX(valid), false);
-    x86_u8(&e->x, 1);
+    make_monitor(e, bytes);
+}
+
+/* In one piece, as load_128() of cpu/access.c. */
+void emit_load_exclusive_pair(struct emit *e, unsigned host, unsigned d0, unsigned d1)
+{
+    if (e->smp)
+        note_version(e, host, d0);
+    x86_rm(&e->x, 0x66, false, 0x0f6f, 0, MEM(host, 0), false); /* movdqa */
+    x86_movdqu_store(&e->x, EX(data), 0);
+    x86_store(&e->x, true, EX(hva), host);
+    make_monitor(e, 16);
+    x86_load(&e->x, true, d0, EX(data));
+    x86_load(&e->x, true, d1, EX(data[1]));
 }
 
 bool emit_is_paired(const struct emit *e, unsigned store)
@@ -356,14 +374,32 @@ void emit_store_exclusive(struct emit *e, unsigned size, unsigned host, unsigned
     x86_u8(&e->x, 0);
 }
 
+uint8_t *emit_versions_begun(struct emit *e)
+{
+    x86_alu_mi(&e->x, false, ALU_CMP, EX(version), 0);
+    return x86_jcc(&e->x, CC_NE);
+}
+
+void emit_store_exclusive_pair(struct emit *e, unsigned host)
+{
+    x86_load(&e->x, true, RAX, EX(data));
+    x86_load(&e->x, true, RDX, EX(data[1]));
+    x86_u8(&e->x, 0xf0);
+    x86_rm(&e->x, 0, true, 0x0fc7, 1, MEM(host, 0), false); /* cmpxchg16b */
+    x86_setcc(&e->x, CC_NE, RAX);
+    x86_ext_rr(&e->x, false, 0x0fb6, RAX, RAX);
+    x86_rm(&e->x, 0, false, 0xc6, 0, EX(valid), false);
+    x86_u8(&e->x, 0);
+}
+
 /*
  * The same for a pair (emit_is_paired()) with several vCPUs.  Returns a jump for C to do it.  A swap of a value for itself is
  * a comparison behind a fence: who waits for a lock by storing `taken' again and again leaves the holder its cache line.
  */
 uint8_t *emit_store_paired(struct emit *e, unsigned size, unsigned host, unsigned data)
 {
-    x86_alu_mi(&e->x, false, ALU_CMP, EX(version), 0);
-    uint8_t *slow = x86_jcc(&e->x, CC_NE);
+    uint8_t *slow = emit_versions_begun(e);
+
     x86_load(&e->x, true, RAX, EX(data));
     compare(e, size, RAX, data, false);
     uint8_t *same = x86_jcc(&e->x, CC_E);
