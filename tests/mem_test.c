@@ -296,26 +296,6 @@ static void test_ram_is_lazy(void **state)
     ram_unmap(p, size);
 }
 
-/* What is there stays, whether the host has larger pages or not; what is mostly not there is left alone. */
-static void test_ram_gather(void **state)
-{
-    uint8_t *p = ram_map(2 * RAM_HUGE);
-
-    assert_non_null(p);
-    assert_int_equal((uintptr_t)p % RAM_HUGE, 0);
-    for (unsigned i = 0; i < RAM_HUGE; i += 512)
-        p[i] = (uint8_t)(i / 512 * 7);
-    p[RAM_HUGE] = 1;
-    (void)ram_gather(p);
-    assert_false(ram_gather(p + RAM_HUGE));
-    for (unsigned i = 0; i < RAM_HUGE; i += 512)
-        assert_int_equal(p[i], (uint8_t)(i / 512 * 7));
-    ram_discard(p, MEM_PAGE_SIZE);
-    assert_int_equal(p[512], 0);
-    assert_int_equal(p[RAM_HUGE], 1);
-    ram_unmap(p, 2 * RAM_HUGE);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,7 +308,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_code_generations, setup, teardown),
         cmocka_unit_test_setup_teardown(test_each_in_order, setup, teardown),
         cmocka_unit_test(test_ram_is_lazy),
-        cmocka_unit_test(test_ram_gather),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -209,7 +209,6 @@ static void fill(struct jit_cpu *j, uint64_t va, unsigned mop)
             space_clear(s);
         s->used[s->nused++] = i;
     }
-    mem_warm(cpu->mem, (const void *)(uintptr_t)(page + f->addend));
     t->rtag = f->rtag == tag ? page : JTLB_NONE;
     t->wtag = f->wtag == tag ? page : JTLB_NONE;
     t->addend = f->addend;

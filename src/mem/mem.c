@@ -39,7 +39,6 @@ struct mem {
     uint64_t ram_base, ram_size;
     uint8_t *ram;
     atomic_uint *page_generation; /* one for each page of RAM, times two; bit 0: marked.  Unreserved like RAM */
-    _Atomic(uint16_t) *warmth;    /* of each RAM_HUGE bytes of RAM: see mem_warm() */
     atomic_uint epoch;            /* everything went stale */
     atomic_uint changes;          /* of marked pages */
     atomic_uint rom_generation;   /* something outside RAM went stale */
@@ -65,8 +64,8 @@ struct mem *mem_new(uint64_t ram_base, uint64_t ram_size)
     mem = g_new0(struct mem, 1);
     mem->ram_base = ram_base;
     mem->ram_size = ram_size;
-    mem->ram = ram_map(ram_size);
-    mem->page_generation = mem->ram ? ram_map(generations_size(mem)) : NULL;
+    mem->ram = ram_map(ram_size, true);
+    mem->page_generation = mem->ram ? ram_map(generations_size(mem), false) : NULL;
     if (!mem->page_generation) {
         int saved = errno;
         if (mem->ram)
@@ -75,7 +74,6 @@ struct mem *mem_new(uint64_t ram_base, uint64_t ram_size)
         errno = saved;
         return NULL;
     }
-    mem->warmth = g_malloc0_n(ram_size / RAM_HUGE + 1, sizeof *mem->warmth);
     mem->roms = g_array_new(FALSE, FALSE, sizeof(struct rom));
     mem->slots = g_array_new(FALSE, FALSE, sizeof(struct slot));
     mem->regions = g_ptr_array_new();
@@ -87,7 +85,6 @@ void mem_free(struct mem *mem)
 {
     ram_unmap(mem->page_generation, generations_size(mem));
     ram_unmap(mem->ram, mem->ram_size);
-    g_free(mem->warmth);
     g_array_free(mem->roms, TRUE);
     g_array_free(mem->slots, TRUE);
     g_ptr_array_free(mem->regions, TRUE);
@@ -103,25 +100,6 @@ uint64_t mem_ram_base(const struct mem *mem)
 uint64_t mem_ram_size(const struct mem *mem)
 {
     return mem->ram_size;
-}
-
-/* As often as every page of it can be expected to have been looked up three times. */
-enum { WARM = 3 * RAM_HUGE / MEM_PAGE_SIZE, NEVER_AGAIN = UINT16_MAX };
-
-void mem_warm(struct mem *mem, const void *host)
-{
-    uint64_t off = (uint64_t)((const uint8_t *)host - mem->ram), i = off / RAM_HUGE;
-
-    if (off >= mem->ram_size || (i + 1) * RAM_HUGE > mem->ram_size)
-        return;
-    unsigned n = atomic_load_explicit(&mem->warmth[i], memory_order_relaxed);
-    if (likely(n != WARM)) { /* another vCPU's count may be lost */
-        if (n != NEVER_AGAIN)
-            atomic_store_explicit(&mem->warmth[i], (uint16_t)(n + 1), memory_order_relaxed);
-        return;
-    }
-    bool done = ram_gather(mem->ram + i * RAM_HUGE);
-    atomic_store_explicit(&mem->warmth[i], done ? NEVER_AGAIN : 0, memory_order_relaxed);
 }
 
 /* ---- memory ---- */

@@ -60,8 +60,6 @@ void mem_region_move(struct mem *mem, struct mem_region *region, uint64_t base, 
 
 uint64_t mem_ram_base(const struct mem *mem);
 uint64_t mem_ram_size(const struct mem *mem);
-/* A vCPU has had to look the page at this host address up: where that happens often, the host's pages become larger. */
-void mem_warm(struct mem *mem, const void *host);
 
 /* The host address of the page that holds pa, or NULL when it is not memory.  *writable: may be stored to. */
 uint8_t *mem_page_hva(struct mem *mem, uint64_t pa, bool *writable);

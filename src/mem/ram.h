@@ -7,17 +7,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { RAM_HUGE = 2 << 20 };
-
-/* From RAM_HUGE on aligned to that.  size bytes, page-aligned, demand-zero; NULL with errno when the host refuses.  Free with ram_unmap(). */
-void *ram_map(size_t size);
+/*
+ * size bytes, page-aligned, demand-zero; NULL with errno when the host refuses.  Free with ram_unmap().  dense: what is
+ * touched lies together, so that large pages of the host are worth their memory.
+ */
+void *ram_map(size_t size, bool dense);
 void ram_unmap(void *host, size_t size);
 /* Back to zero, and the host's pages given back; the range is page-aligned and stays mapped. */
 void ram_discard(void *host, size_t size);
-/*
- * RAM_HUGE bytes (aligned) become one page of the host, if most of them have been touched and the host can.  Takes as long as
- * copying them.  Any thread, others may use the memory meanwhile.
- */
-bool ram_gather(void *host);
 
 #endif
