@@ -86,22 +86,70 @@ static inline void x86_op(struct x86 *x, unsigned op)
     x86_u8(x, op & 0xff);
 }
 
+/* The two forms that nearly all instructions have, put together in a register and written at once. */
+struct x86_bytes {
+    uint64_t b;
+    unsigned n; /* bits */
+};
+static inline void x86_add(struct x86_bytes *i, unsigned byte)
+{
+    i->b |= (uint64_t)byte << i->n;
+    i->n += 8;
+}
+static inline void x86_begin(struct x86_bytes *i, unsigned prefix, bool w, unsigned op, unsigned reg, unsigned index,
+                             unsigned base, bool force)
+{
+    unsigned rex = 0x40 | w << 3 | (reg >> 3 & 1) << 2 | (index == NO_REG ? 0 : index >> 3 & 1) << 1 | (base >> 3 & 1);
+
+    if (prefix)
+        x86_add(i, prefix);
+    if (rex != 0x40 || force)
+        x86_add(i, rex);
+    if (op > 0xffff)
+        x86_add(i, op >> 16);
+    if (op > 0xff)
+        x86_add(i, op >> 8 & 0xff);
+    x86_add(i, op & 0xff);
+}
+/* At most 8 bytes, and 4 more if `wide'. */
+static inline void x86_put(struct x86 *x, const struct x86_bytes *i, bool wide, uint32_t more)
+{
+    if (x->end - x->p < 16) {
+        x->full = true;
+        return;
+    }
+    uint8_t *p = x->p;
+    memcpy(p, &i->b, 8);
+    p += i->n / 8;
+    if (wide) {
+        memcpy(p, &more, 4);
+        p += 4;
+    }
+    x->p = p;
+}
+
 static inline void x86_rr(struct x86 *x, unsigned prefix, bool w, unsigned op, unsigned reg, unsigned rm, bool force)
 {
-    if (prefix)
-        x86_u8(x, prefix);
-    x86_rex(x, w, reg, NO_REG, rm, force);
-    x86_op(x, op);
-    x86_u8(x, 0xc0 | (reg & 7) << 3 | (rm & 7));
+    struct x86_bytes i = { 0 };
+
+    x86_begin(&i, prefix, w, op, reg, NO_REG, rm, force);
+    x86_add(&i, 0xc0 | (reg & 7) << 3 | (rm & 7));
+    x86_put(x, &i, false, 0);
 }
 
 static inline void x86_rm(struct x86 *x, unsigned prefix, bool w, unsigned op, unsigned reg, struct hmem m, bool force)
 {
-    if (prefix)
-        x86_u8(x, prefix);
-    x86_rex(x, w, reg, m.index, m.base, force);
-    x86_op(x, op);
-    x86_modrm_mem(x, reg, m);
+    struct x86_bytes i = { 0 };
+    bool sib = m.index != NO_REG || (m.base & 7) == RSP;
+    unsigned mod = !m.disp && (m.base & 7) != RBP ? 0 : m.disp == (int8_t)m.disp ? 1 : 2;
+
+    x86_begin(&i, prefix, w, op, reg, m.index, m.base, force);
+    x86_add(&i, mod << 6 | (reg & 7) << 3 | (sib ? 4 : m.base & 7));
+    if (sib)
+        x86_add(&i, (unsigned)m.scale << 6 | (m.index == NO_REG ? 4u : m.index & 7u) << 3 | (m.base & 7));
+    if (mod == 1)
+        x86_add(&i, (uint8_t)m.disp);
+    x86_put(x, &i, mod == 2, (uint32_t)m.disp);
 }
 
 /* --- moves --- */
