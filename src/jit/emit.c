@@ -342,6 +342,8 @@ static void evict_home(struct emit *e, unsigned n, unsigned except)
     for (unsigned t = 0; t < TEMPS; t++)
         if (e->tmp[t] && e->copy[e->tmp[t]] == n + 1 && e->tmp[t] != except)
             e->copy[e->tmp[t]] = 0;
+    if (except && e->gx_live[n] == 1 && e->loc[except].kind == L_GX && e->loc[except].n == n) /* computed there */
+        return;
     enum { AHEAD = 8 }; /* what was done together with this operation */
     for (unsigned id = MIN(e->at + AHEAD, e->block->n); e->gx_live[n] && id--;) { /* nearly always one of the last */
         struct loc *l = &e->loc[id];

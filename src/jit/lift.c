@@ -61,7 +61,7 @@ static struct ir *put_end(CTX *c, enum ir_opcode op, unsigned k, unsigned a)
 }
 
 /* Side exits and followed jumps of a trace, at most. */
-enum { TRACE_SIDES = 8, TRACE_JUMPS = 4 };
+enum { TRACE_SIDES = 8, TRACE_JUMPS = 4, TRACE_BEHIND = 16, TRACE_FROM = 20 };
 
 /* Of the current instruction, from the block's start. */
 static uint64_t here(const CTX *c)
@@ -386,7 +386,7 @@ static void branch_if(CTX *c, V cond, int64_t off)
         put_imm(c, IR_side, 0, cond.id, here(c) + (uint64_t)off);
         return;
     }
-    if (!loop && off < 0 && c->sides < TRACE_SIDES && c->jumps < TRACE_JUMPS && may_go_on(c, c->here + off)) {
+    if (!loop && off < 0 && c->insns < TRACE_FROM && c->sides < TRACE_SIDES && c->jumps < TRACE_JUMPS && may_go_on(c, c->here + off)) {
         c->sides++;
         c->jumps++;
         put_imm(c, IR_side, 0, cond.id, here(c) + 4);

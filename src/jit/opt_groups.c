@@ -168,11 +168,13 @@ unsigned opt_groups(struct ir_block *block, struct group groups[MAX_GROUPS], uin
         const struct ir *ir = &block->ir[i];
         unsigned bytes = access_bytes(ir), effects = ir_info[ir->op].effects;
         s.insns += ir->op == IR_insn;
-        if (bytes)
+        if (bytes) {
             add_access(&s, i, bytes);
-        for (unsigned k = 0; k < OPEN; k++) {
-            s.open[k].branched |= ir->op == IR_side;
-            if (!bytes && (effects & (IE_STATE | IE_EX | IE_END | IE_STORE) || ir->op == IR_poll))
+        } else if (ir->op == IR_side) {
+            for (unsigned k = 0; k < OPEN; k++)
+                s.open[k].branched = true;
+        } else if (effects & (IE_STATE | IE_EX | IE_END | IE_STORE) || ir->op == IR_poll) {
+            for (unsigned k = 0; k < OPEN; k++)
                 close_group(&s, k);
         }
     }
