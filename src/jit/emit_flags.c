@@ -129,6 +129,13 @@ static bool make_lazy(struct emit *e, const struct ir *set)
     unsigned n = set->b & 0xff;
 
     BUG_ON(set->k == LAZY_HOST);
+    if (jit_pin_of[n] != NO_REG && (set->k == LAZY_SUB || set->k == LAZY_LOGIC)) {
+        if (set->k == LAZY_SUB)
+            lazy_operand(e, set, ALU_CMP, jit_pin_of[n]);
+        else
+            x86_test_rr(&e->x, set->x, jit_pin_of[n], jit_pin_of[n]);
+        return set->k == LAZY_SUB;
+    }
     if (jit_pin_of[n] == NO_REG)
         x86_load(&e->x, true, RAX, home(n));
     else

@@ -140,7 +140,7 @@ static void loop_back(struct emit *e, bool flags_dead)
         x86_alu_mi(&e->x, false, ALU_SUB, HOT(HOT_TURNS), 1);
         emit_cold(e, COLD_POLL, x86_jcc(&e->x, CC_S))->host = NOT_IN_HOST;
     }
-    if (e->off < 0) { /* forwards; there was a look at interrupts where the trace went backwards */
+    if (e->block->polled) {
         x86_jmp_to(&e->x, e->loop_start);
         return;
     }

@@ -128,6 +128,7 @@ struct ir_block {
     bool ended;      /* an operation with IE_END is in; nothing may follow */
     /* A trace goes on behind forward conditional branches and through direct ones, within the page. */
     bool trace;
+    bool polled;         /* there is a poll */
     uint8_t sides, jumps;
     uint16_t first;      /* byte offset of the first instruction in its page */
     int32_t here, next;  /* offsets from the first instruction: of the current one, of the one to be lifted next */

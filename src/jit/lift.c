@@ -61,7 +61,7 @@ static struct ir *put_end(CTX *c, enum ir_opcode op, unsigned k, unsigned a)
 }
 
 /* Side exits and followed jumps of a trace, at most. */
-enum { TRACE_SIDES = 8, TRACE_JUMPS = 4, TRACE_BEHIND = 16, TRACE_FROM = 20 };
+enum { TRACE_SIDES = 8, TRACE_JUMPS = 4, TRACE_FROM = 20 };
 
 /* Of the current instruction, from the block's start. */
 static uint64_t here(const CTX *c)
@@ -362,13 +362,21 @@ static bool may_go_on(const CTX *c, int64_t off)
     return c->trace && at >= 0 && at < MEM_PAGE_SIZE && !(c->seen[at / 256] >> at / 4 % 64 & 1);
 }
 
+/* A trace goes on at a smaller address: one look at interrupts in a trace is enough. */
+static void poll(CTX *c, int64_t off)
+{
+    if (!c->polled)
+        put_imm(c, IR_poll, 0, 0, here(c) + (uint64_t)off);
+    c->polled = true;
+}
+
 static void branch_rel(CTX *c, int64_t off, enum branch_kind kind)
 {
     if (kind == BR_JUMP && c->jumps < TRACE_JUMPS && may_go_on(c, c->here + off)) {
         c->jumps++;
         c->next = (int32_t)(c->here + off);
         if (off < 0)
-            put_imm(c, IR_poll, 0, 0, here(c) + (uint64_t)off);
+            poll(c, off);
         return;
     }
     struct ir *ir = put_end(c, IR_branch_rel, 0, 0);
@@ -376,10 +384,24 @@ static void branch_rel(CTX *c, int64_t off, enum branch_kind kind)
     ir->x = (uint8_t)kind;
     ir->imm = here(c) + (uint64_t)off;
 }
-/* Forwards a trace goes on behind the branch, backwards at its target; but where it leads to the trace's start, it ends. */
+/* Is the next instruction another conditional branch on the flags?  Then this one is of a tree of comparisons. */
+static bool in_tree(const CTX *c)
+{
+    uint32_t word = 0;
+    int64_t at = (int64_t)c->next + c->first;
+
+    if (c->page && at >= 0 && at < MEM_PAGE_SIZE)
+        memcpy(&word, c->page + at, sizeof word);
+    return word >> 24 == 0x54;
+}
+
+/*
+ * Forwards a trace goes on behind the branch, backwards at its target; but where it leads to the trace's start, that is a
+ * loop, and it ends.
+ */
 static void branch_if(CTX *c, V cond, int64_t off)
 {
-    bool loop = c->trace && c->here + off == 0;
+    bool loop = c->trace && c->here + off == 0 && (off < 0 || !in_tree(c));
 
     if (!loop && off > 0 && c->sides < TRACE_SIDES && may_go_on(c, c->next)) {
         c->sides++;
@@ -392,7 +414,7 @@ static void branch_if(CTX *c, V cond, int64_t off)
         put_imm(c, IR_side, 0, cond.id, here(c) + 4);
         c->ir[last(c)].x = 1;
         c->next = (int32_t)(c->here + off);
-        put_imm(c, IR_poll, 0, 0, here(c) + (uint64_t)off);
+        poll(c, off);
         return;
     }
     struct ir *ir = put_end(c, IR_branch_if, 0, cond.id);
@@ -501,7 +523,7 @@ void ir_begin(struct ir_block *block, const struct ir_mode *mode)
     block->mode = *mode;
     block->n = 0;
     block->insns = 0;
-    block->ended = block->trace = false;
+    block->ended = block->trace = block->polled = false;
     block->here = block->next = 0;
     block->first = 0;
     block->page = NULL;
