@@ -16,13 +16,13 @@
 #include "jit/emit_parts.h"
 #include "jit/x86_sse.h"
 
-const uint8_t jit_temps[TEMPS] = { RAX, RCX, RDX, RSI };
+const uint8_t jit_temps[TEMPS] = { RAX, RCX, RDX, RSI, R14 };
 const struct jit_pin jit_pins[PINS] = {
-    { 0, RDI }, { 1, R8 }, { 2, R9 }, { 3, R10 }, { 4, R11 }, { 19, RBX }, { 20, R12 }, { 31, R13 }, { 21, R14 },
+    { 0, RDI }, { 1, R8 }, { 2, R9 }, { 3, R10 }, { 4, R11 }, { 19, RBX }, { 20, R12 }, { 31, R13 },
 };
 const uint8_t jit_pin_of[32] = {
-    [0] = RDI, [1] = R8, [2] = R9, [3] = R10, [4] = R11, [5 ... 18] = NO_REG, [19] = RBX, [20] = R12, [21] = R14,
-    [22 ... 30] = NO_REG, [31] = R13,
+    [0] = RDI, [1] = R8, [2] = R9, [3] = R10, [4] = R11, [5 ... 18] = NO_REG, [19] = RBX, [20] = R12, [21 ... 30] = NO_REG,
+    [31] = R13,
 };
 
 void emit_const(struct emit *e, unsigned host, uint64_t v)

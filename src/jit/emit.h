@@ -2,7 +2,7 @@
  * From an optimised IR block to x86-64 (docs/jit.md, "Registers" and "Flags").
  *
  * One forward pass.  A value is where it is cheapest: a constant, the home of a guest register that still holds it, one of
- * four temporaries, or a spill word.  emit.c has values, flags and exits; emit_mem.c memory; emit_vec.c vectors.
+ * five temporaries, or a spill word.  emit.c has values, flags and exits; emit_mem.c memory; emit_vec.c vectors.
  */
 #ifndef ARMLET_JIT_EMIT_H
 #define ARMLET_JIT_EMIT_H

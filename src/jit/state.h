@@ -16,10 +16,10 @@
 
 /*
  * Host registers.  RBP points 128 bytes into struct cpu, so that every guest register is one byte of displacement away;
- * R15 is the data TLB of the current address space and view; RSP is the return stack; RAX, RCX, RDX, RSI are for values
- * inside a block; the rest hold guest registers all the time.
+ * R15 is the data TLB of the current address space and view; RSP is the return stack; RAX, RCX, RDX, RSI, R14 are for
+ * values inside a block; the rest hold guest registers all the time.
  */
-enum { REG_CPU = RBP, REG_TLB = R15, CPU_BIAS = 128, TEMPS = 4, PINS = 9 };
+enum { REG_CPU = RBP, REG_TLB = R15, CPU_BIAS = 128, TEMPS = 5, PINS = 8 };
 extern const uint8_t jit_temps[TEMPS];
 /* Guest register of each pinned host register, and the other way: NO_REG when it lives in struct cpu. */
 struct jit_pin {
@@ -44,8 +44,8 @@ enum hot {
     HOT_A,        /* five operands of 16 bytes */
     HOT_R = HOT_A + 10, /* two results of 16 bytes */
     HOT_RESERVED = HOT_R + 3,
-    HOT_T0, HOT_T1, HOT_T2, HOT_T3, /* RAX, RCX, RDX, RSI across a call */
-    HOT_SPILL,    /* SPILLS words */
+    HOT_T0, HOT_T1, HOT_T2, HOT_T3, HOT_T4, /* temporaries across a call */
+    HOT_SPILL = HOT_T0 + 6, /* SPILLS words */
     HOT_W = HOT_SPILL + 16, /* W_SLOTS vectors */
     HOT_X = HOT_W + 2 * 32,   /* xmm registers across a call, from XMM_FIRST on */
     HOT_K = HOT_X + 2 * 12,   /* constants: enum hot_const */
