@@ -26,7 +26,7 @@
 
 #define SOURCE   "linux-source-6.1"
 #define SOURCE_BYTES (UINT64_C(1700) << 20)
-#define BUILD_BYTES  (UINT64_C(400) << 20)
+#define BUILD_BYTES  (UINT64_C(1000) << 20)
 
 const char lab_article_config[] =
     "CONFIG_LOCALVERSION=\"-armlet\"\n"
@@ -119,6 +119,14 @@ const char lab_article_config[] =
     "CONFIG_PRINTK=y\n"
     "CONFIG_PRINTK_TIME=y\n"
     "CONFIG_MULTIUSER=y\n"
+    /* For debuggers: lines and types, symbols of data, another address each time; and a module that crashes on request. */
+    "CONFIG_DEBUG_KERNEL=y\n"
+    "CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT=y\n"
+    "CONFIG_DEBUG_FS=y\n"
+    "CONFIG_KALLSYMS_ALL=y\n"
+    "CONFIG_RANDOMIZE_BASE=y\n"
+    "CONFIG_RUNTIME_TESTING_MENU=y\n"
+    "CONFIG_LKDTM=m\n"
     ;
 
 /* --- the source ----------------------------------------------------------------------------------------- */
@@ -184,6 +192,15 @@ static bool keep(const char *out, const char *from, const char *folder, const ch
     return false;
 }
 
+/* All of them into one folder, beside the vmlinux: where -kernel-symbols looks for their debug information. */
+static bool keep_modules(const char *out, const char *folder, GError **err)
+{
+    g_autofree char *to = g_build_filename(folder, "modules", NULL);
+    const char *const argv[] = {"find", out, "-name", "*.ko", "-exec", "mv", "-t", to, "{}", "+", NULL};
+
+    return cache_make_folder(to, err) && cache_run(&(struct cache_run){.argv = argv}, err);
+}
+
 static bool build(const char *source, const char *fragment, const char *folder, GError **err)
 {
     g_autofree char *work = g_strconcat(folder, ".work", NULL);
@@ -196,10 +213,10 @@ static bool build(const char *source, const char *fragment, const char *folder, 
     bool ok =
         cache_make_folder(out, err) && cache_make_folder(kept, err) && cache_check_space(BUILD_BYTES, err) &&
         cache_write_file(file, fragment, strlen(fragment), err) && make_run(source, out, config, 0, err) &&
-        make_check_config(fragment, out, err) && make_run(source, out, "Image", 1400, err) &&
+        make_check_config(fragment, out, err) && make_run(source, out, "Image modules", 1400, err) &&
         keep(out, "arch/arm64/boot/Image", kept, "Image", err) && keep(out, ".config", kept, "config", err) &&
         keep(out, "System.map", kept, "System.map", err) && keep(out, "vmlinux", kept, "vmlinux", err) &&
-        cache_publish(kept, folder, err);
+        keep_modules(out, kept, err) && cache_publish(kept, folder, err);
     cache_remove(work);
     return ok;
 }

@@ -7,7 +7,7 @@ from guest import BOOT_SECONDS, board
 
 def lldb(machine, *commands, file=None, seconds=BOOT_SECONDS):
     args = ["lldb-14", "--no-lldbinit", "-b", *([str(file)] if file else []), "-o", "settings set auto-confirm true", "-o",
-            f"process connect unix-connect://{machine.path('gdb')}"]
+            f"process connect --plugin gdb-remote unix-connect://{machine.path('gdb')}"]
     for c in commands:
         args += ["-o", c]
     return subprocess.run(args, timeout=seconds, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
