@@ -31,6 +31,7 @@
 enum {
     GROWTH = 6, /* a Debian root takes five times what is fetched for it */
     LOCK_TRIES = 30,
+    SPARE_MB = 192, /* in an image, for what the second stage makes and for use */
 };
 
 static const char script[] =
@@ -99,7 +100,7 @@ static bool put_ours(struct debian_tree *t, const struct debian_plan *plan, GErr
         {"/etc/systemd/network/80-armlet.network", network},
         {"/etc/systemd/system/serial-getty@ttyAMA0.service.d/armlet.conf", autologin},
         {"/etc/profile.d/armlet.sh", profile},
-        {LAB_DEBIAN_SECOND_STAGE, script},
+        {"/.armlet/second-stage", script},
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(files); i++)
@@ -211,6 +212,7 @@ static bool fill_tree(const struct lab_debian *what, const struct debian_work *w
     t = debian_tree_new(w->tree, what->real);
     ok = unpack_all(t, plan, err) && debian_tree_finish(t, err) && put_ours(t, plan, err) &&
          put_lists(t, plan, err) && put_included(t, plan, what->include, err) &&
+         (what->root->format == LAB_ROOT_DIR || debian_tree_put_text(t, "/.armlet/image", 0644, "", err)) &&
          (!what->keyring || put_copy(t, "/etc/apt/keyrings/armlet.gpg", what->keyring, err));
     debian_tree_free(t);
     return ok;
@@ -279,12 +281,44 @@ static const char *suite_of(const struct lab_debian *what)
     return what->suite ? what->suite : DEFAULT_SUITE;
 }
 
+/*
+ * The image that the second stage fills, and what belongs on top, which it must find in the tree then.  What
+ * is not written takes no room.
+ */
+static bool make_image(const struct lab_debian *what, struct debian_work *w, GError **err)
+{
+    const struct lab_root *root = what->root;
+    uint64_t needed, size;
+    int fd;
+
+    if (root->format == LAB_ROOT_DIR)
+        return true;
+    if (!rootfs_add(root, w->tree, err) || !rootfs_measure(w->tree, &needed, err))
+        return false;
+    if (root->size && root->size < needed) {
+        g_set_error(err, LAB_ERROR, LAB_ERROR_SPACE, "%s: its files take %" G_GUINT64_FORMAT " MiB",
+                    root->path, needed >> 20);
+        return false;
+    }
+    size = root->size ? root->size : needed + needed / 4 + ((uint64_t)SPARE_MB << 20);
+    w->image = g_build_filename(w->folder, "image", NULL);
+    g_unlink(w->image);
+    fd = open(w->image, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    bool ok = fd >= 0 && !ftruncate(fd, (off_t)size);
+    if (!ok)
+        g_set_error(err, LAB_ERROR, LAB_ERROR_IO, "cannot make %s: %s", w->image, g_strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
 /* Packages, sources, and how owners are kept: what a tree was begun with. */
 static char *describe(const struct lab_debian *what, const struct debian_plan *plan)
 {
     g_autofree char *packages = debian_plan_text(plan);
 
-    return g_strdup_printf("%s%s%s%s", packages, plan->sources, what->real ? "real\n" : "mapped\n", script);
+    return g_strdup_printf("%s%s%s%s%s", packages, plan->sources, what->real ? "real\n" : "mapped\n",
+                           what->root->format == LAB_ROOT_DIR ? "" : "image\n", script);
 }
 
 static bool begin_with_plan(const struct lab_debian *what, struct debian_work *w, struct debian_plan *plan,
@@ -299,11 +333,12 @@ static bool begin_with_plan(const struct lab_debian *what, struct debian_work *w
     w->continued = g_file_get_contents(file, &before, NULL, NULL) && !strcmp(before, now);
     if (w->continued) {
         warn("going on with %s, which an earlier run has begun", w->folder);
-        return true;
+        return make_image(what, w, err);
     }
     g_unlink(file);
     return debian_plan_fetch(plan, err) && check_space(plan, w->folder, err) &&
-           fill_tree(what, w, plan, err) && cache_write_file(file, now, strlen(now), err);
+           fill_tree(what, w, plan, err) && cache_write_file(file, now, strlen(now), err) &&
+           make_image(what, w, err);
 }
 
 static struct debian_plan *plan_of(const struct lab_debian *what, GError **err)
@@ -374,9 +409,9 @@ bool lab_debian_end(const struct lab_debian *what, struct debian_work *w, GError
     g_autofree char *ours = g_build_filename(w->tree, ".armlet", NULL);
 
     cache_remove(ours);
-    if (!rootfs_add(what->root, w->tree, err))
+    if (!w->image && !rootfs_add(what->root, w->tree, err))
         return false;
-    if (rename(w->tree, what->root->path)) {
+    if (rename(w->image ? w->image : w->tree, what->root->path)) {
         g_set_error(err, LAB_ERROR, LAB_ERROR_IO, "cannot make %s: %s", what->root->path, g_strerror(errno));
         return false;
     }
@@ -391,5 +426,6 @@ void lab_debian_clear(struct debian_work *w)
     g_free(w->folder);
     g_free(w->tree);
     g_free(w->log);
+    g_free(w->image);
     *w = (struct debian_work){.lock = -1};
 }

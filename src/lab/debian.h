@@ -19,7 +19,7 @@
 #include "lab/rootfs.h"
 
 struct lab_debian {
-    const struct lab_root *root;          /* where, what is put on top; a directory */
+    const struct lab_root *root;          /* where, what is put on top; a directory or an image */
     const char *suite, *mirror, *keyring; /* NULL: bookworm, the host's or Debian's, Debian's */
     char *const *include;                 /* more packages; ends in NULL; or NULL */
     bool real;                            /* owners are set on the host itself, as a real export has them */
@@ -29,13 +29,14 @@ struct debian_work {
     char *folder, *tree, *log;
     unsigned packages; /* to be configured */
     unsigned included; /* to be installed by the guest's apt after that */
+    char *image;       /* the guest's first disk; NULL: none */
     unsigned done;     /* that lab_debian_progress() has seen */
     bool continued;    /* what an earlier run has unpacked is used */
     int lock;
 };
 
-/* Run by a shell in the guest; what it prints is for lab_debian_progress(). */
-#define LAB_DEBIAN_SECOND_STAGE "/.armlet/second-stage"
+/* A line of shell for the guest; what it prints is for lab_debian_progress(). */
+#define LAB_DEBIAN_SECOND_STAGE "eval \"$(cat /.armlet/second-stage)\""
 
 bool lab_debian_begin(const struct lab_debian *what, struct debian_work *w, GError **err);
 /* How far a line of the second stage's output says that it is: 0 to 100; negative when it says nothing of

@@ -35,6 +35,8 @@ struct lab_root {
 
 /* Puts what is asked for (modules, headers, overlays) on top of a root that is in the folder `tree'. */
 bool rootfs_add(const struct lab_root *what, const char *tree, GError **err);
+/* What the tree takes, in bytes. */
+bool rootfs_measure(const char *tree, uint64_t *size, GError **err);
 /* May what->path be made? */
 bool rootfs_check_target(const struct lab_root *what, GError **err);
 

@@ -159,7 +159,7 @@ static bool make_initramfs(const struct lab_root *what, const char *tree, GError
 /* --- ext4 ---------------------------------------------------------------------------------------------------------- */
 
 /* What the tree takes, in bytes. */
-static bool measure(const char *tree, uint64_t *size, GError **err)
+bool rootfs_measure(const char *tree, uint64_t *size, GError **err)
 {
     const char *const argv[] = {"du", "-s", "-B1", tree, NULL};
     GByteArray *text = g_byte_array_new();
@@ -187,7 +187,7 @@ static bool make_ext4(const struct lab_root *what, const char *tree, GError **er
     g_autofree char *image = g_strdup_printf("%s.new.%d", what->path, (int)getpid());
     uint64_t needed;
 
-    if (!measure(tree, &needed, err))
+    if (!rootfs_measure(tree, &needed, err))
         return false;
     if (what->size && what->size < needed) {
         g_set_error(err, LAB_ERROR, LAB_ERROR_SPACE, "%s: its files take %" G_GUINT64_FORMAT " MiB", what->path, needed >> 20);

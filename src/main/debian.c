@@ -49,31 +49,44 @@ static void take_output(void *opaque, const void *data, size_t len)
     }
 }
 
+/* The words of `armlet run' for it; ends in NULL. */
+static GPtrArray *second_stage_words(const struct debian_work *work, const struct debian_wishes *w)
+{
+    static const char *const first[] = {"--no-share", "--no-tty", "--cwd", "/"};
+    static const char *const last[] = {"--", "/bin/sh", "-c", LAB_DEBIAN_SECOND_STAGE, NULL};
+    GPtrArray *words = g_ptr_array_new();
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(first); i++)
+        g_ptr_array_add(words, (gpointer)first[i]);
+    g_ptr_array_add(words, (gpointer) "--root");
+    g_ptr_array_add(words, work->tree);
+    if (w->series) {
+        g_ptr_array_add(words, (gpointer) "--kernel");
+        g_ptr_array_add(words, (gpointer)w->series);
+    }
+    if (work->image) {
+        g_auto(GStrv) parts = g_strsplit(work->image, ",", -1);
+        g_autofree char *path = g_strjoinv(",,", parts);
+        g_autofree char *drive = g_strdup_printf("file=%s,if=virtio,format=raw", path);
+        g_autofree char *quoted = g_shell_quote(drive);
+        g_ptr_array_add(words, (gpointer) "--qemu");
+        g_ptr_array_add(words, g_strconcat("-drive ", quoted, NULL));
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(last); i++)
+        g_ptr_array_add(words, (gpointer)last[i]);
+    return words;
+}
+
 /* In a guest whose root is the tree. */
 static void run_second_stage(struct debian_work *work, const struct debian_wishes *w)
 {
     struct second_stage s = {.work = work, .line = g_string_new(NULL)};
-    const char *words[] = {"--no-share",
-                           "--no-tty",
-                           "--cwd",
-                           "/",
-                           "--root",
-                           work->tree,
-                           "--kernel",
-                           w->series,
-                           "--",
-                           "/bin/sh",
-                           LAB_DEBIAN_SECOND_STAGE,
-                           NULL};
-    unsigned skip = 0;
+    g_autoptr(GPtrArray) words = second_stage_words(work, w);
 
-    if (!w->series)
-        skip = 2;
-    memmove(words + 6, words + 6 + skip, sizeof(words) - (6 + skip) * sizeof(*words));
     if (!(s.log = fopen(work->log, "ae")) || !freopen("/dev/null", "re", stdin))
         die("cannot write %s: %s", work->log, g_strerror(errno));
     progress_begin(&s.progress, "configuring it in a guest");
-    int status = run_for((char **)words, take_output, &s);
+    int status = run_for((char **)words->pdata, take_output, &s);
     progress_end(&s.progress, !status);
     fclose(s.log);
     if (status)

@@ -133,7 +133,7 @@ def test_a_large_download_is_right(user, root, repo):
 def guest(user, root):
     children = []
 
-    def boot(*args):
+    def boot(*args, root=root):
         child = pexpect.spawn(user.armlet, ["boot", "--kernel", "6.1", "--root", root, *args], timeout=BOOT_SECONDS, env=user.env,
                               cwd=user.home, preexec_fn=user.become, encoding="utf-8", codec_errors="replace", echo=False,
                               dimensions=(33, 133))
@@ -210,6 +210,23 @@ def test_restricted_network_still_mounts(root, guest, repo):
               "ls -l /tmp/large")
     assert "cannot access" in out, out
     power_off(g)
+
+
+def test_an_image_boots(user, guest):
+    """The same as an ext4 image: owners and modes are the file system's own, and the address comes by DHCP."""
+    r = user.lab("rootfs", "make", "debian", "disk", "--kernel", "6.1", "--format", "ext4", "--size", "700M", timeout=1200)
+    image = os.path.join(user.roots, "disk.ext4")
+    assert r.returncode == 0 and r.stdout == image + "\n", r.stderr
+    assert os.path.getsize(image) == 700 << 20 and not os.path.exists(image + ".making")
+    g = guest(root="disk")
+    assert "running" in cmd(g, "systemctl is-system-running --wait")
+    assert "/dev/vda on / type ext4" in cmd(g, "mount")
+    assert re.search(r"inet 10\.0\.2\.15/24 .*dynamic", cmd(g, "networkctl --no-pager >/dev/null; sleep 2; ip addr"))
+    assert "2755 root shadow" in cmd(g, "stat -c '%a %U %G' /usr/bin/chage; ls -d /.armlet")
+    assert cmd(g, "dpkg --verify").strip() == ""
+    power_off(g)
+    check = subprocess.run(["/sbin/e2fsck", "-fn", image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    assert check.returncode == 0, check.stdout
 
 
 def test_another_suite(user):
