@@ -203,7 +203,8 @@ static bool configure(const struct lab_build *b, const char *out, const char *te
            make_check_config(text, out, err);
 }
 
-static bool configure_if_new(const struct lab_build *b, const char *out, GError **err)
+/* anew: the configuration has changed, and most of the kernel will be made again. */
+static bool configure_if_new(const struct lab_build *b, const char *out, bool *anew, GError **err)
 {
     g_autofree char *text = recipe(b, err), *stamp = g_build_filename(out, ".armlet-recipe", NULL),
                     *old = NULL;
@@ -213,6 +214,7 @@ static bool configure_if_new(const struct lab_build *b, const char *out, GError 
     if (g_file_get_contents(stamp, &old, NULL, NULL) && !strcmp(old, text))
         return true;
     g_unlink(stamp);
+    *anew = true;
     return configure(b, out, text, err) && write_text(out, ".armlet-recipe", text, err);
 }
 
@@ -222,12 +224,11 @@ static char *build_locked(const struct lab_build *b, const char *out, GError **e
 {
     char *image = g_build_filename(out, "arch", "arm64", "boot", "Image", NULL);
     unsigned expect = b->defconfig || b->config ? EXPECT_DEFCONFIG : EXPECT_TINY;
+    bool anew = false, ok = configure_if_new(b, out, &anew, err);
 
-    if (!g_access(image, F_OK))
+    if (!anew && !g_access(image, F_OK))
         expect = EXPECT_AGAIN;
-
-    if (!configure_if_new(b, out, err) ||
-        (!b->configure_only && !make_run(b->source, out, "Image", expect, err)))
+    if (!ok || (!b->configure_only && !make_run(b->source, out, "Image", expect, err)))
         g_clear_pointer(&image, g_free);
     if (image && b->configure_only) {
         g_free(image);

@@ -1,9 +1,9 @@
 """Every command of docs/tutorial.md and every example of the manual pages is run; the pages, completion and package."""
-import glob
 import os
 import re
 import shutil
 import subprocess
+import time
 
 import pexpect
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from armlet import ARMLET, BUILD, SECONDS, armlet
 
 TOP = os.path.join(os.path.dirname(__file__), "..", "..")
+BUILD_SECONDS = 3000
 COMMANDS = ["boot", "doctor", "kernel", "rootfs", "run"]
 
 
@@ -32,6 +33,17 @@ def tutorial():
         return [line for block in re.findall(r"```sh\n(.*?)```", f.read(), re.S) for line in block.splitlines() if line]
 
 
+def readme():
+    """The commands between its words but for make's, of its table those that are whole."""
+    with open(os.path.join(TOP, "README.md")) as f:
+        text = f.read().replace("\\\n", "")
+    lines = re.findall(r"^    build/(armlet .*)$", text, re.M)
+    assert len(lines) == 2
+    table = re.findall(r"^\| `build/(armlet (?:boot|run|doctor).*?)` \|", text, re.M)
+    assert len(table) == 3
+    return table + lines
+
+
 # What a line that ends in a console prints, and what ends it.
 CONSOLES = {
     "armlet boot": (r"~ # |/ # ", "poweroff\r"),
@@ -49,8 +61,8 @@ def console_of(line):
     return None
 
 
-def run_on_terminal(line, env, cwd):
-    expected, end = console_of(line)
+def run_on_terminal(line, env, cwd, console=None):
+    expected, end = console or console_of(line)
     child = pexpect.spawn("/bin/sh", ["-c", line], env=env, cwd=cwd, timeout=SECONDS, encoding="utf-8", codec_errors="replace")
     try:
         if expected:
@@ -66,23 +78,39 @@ def run_on_terminal(line, env, cwd):
     return child.exitstatus
 
 
-def test_tutorial(place):
+def run_line(line, place, built):
     folder, env = place
-    built = glob.glob(os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache") + "/armlet/built/*/Image"))
+    line = line.replace("/opt/_install", str(folder / "_install")).replace("COMMAND", "true")
+    if "nfsroot=" in line:
+        line = line.replace("-kernel Image", f"-kernel {built}")
+    if console_of(line):
+        assert run_on_terminal(line, env, folder) == 0, line
+    else:
+        r = subprocess.run(line, shell=True, env=env, cwd=folder, timeout=BUILD_SECONDS, stdin=subprocess.DEVNULL)
+        assert r.returncode == 0, line
+
+
+@pytest.fixture(scope="module")
+def built():
+    """The kernel of `armlet kernel build', which the first time takes minutes."""
+    return armlet("kernel", "build", timeout=BUILD_SECONDS).stdout.decode().strip()
+
+
+def test_tutorial(place, built):
     for line in tutorial():
-        line = line.replace("/opt/_install", str(folder / "_install"))
-        if line == "armlet kernel build" and not built:
-            continue  # the suite nfs-root builds it: minutes
-        if "nfsroot=" in line:
-            if not built:
-                continue
-            line = line.replace("-kernel Image", f"-kernel {built[0]}")
-        if console_of(line):
-            assert run_on_terminal(line, env, folder) == 0, line
-        else:
-            r = subprocess.run(line, shell=True, env=env, cwd=folder, timeout=300, stdin=subprocess.DEVNULL)
-            assert r.returncode == 0, line
-    assert (folder / "out.xml").exists()
+        run_line(line, place, built)
+    assert (place[0] / "out.xml").exists()
+
+
+def test_readme(place, built):
+    for line in readme():
+        run_line(line, place, built)
+
+
+def test_make_run():
+    """README's first command, in the build that is tested."""
+    line = f"make --no-print-directory BUILD={os.path.abspath(BUILD)} run"
+    assert run_on_terminal(line, os.environ, TOP, (r"~ # |/ # ", "poweroff\r")) == 0
 
 
 def examples(command):
@@ -148,6 +176,36 @@ def test_bash_completion():
     assert complete("armlet", "run", "--jun") == ["--junit"]
     assert complete("armlet", "run", "--junit", "") == ["FILES"]
     assert complete("armlet", "kernel", "b") == ["build"]
+
+
+SHELLS = {
+    "bash": (["bash", "--norc", "--noprofile", "-i"], "armlet.bash",
+             "bind 'set bell-style none'; . /usr/share/bash-completion/bash_completion; . {folder}/armlet.bash"),
+    "zsh": (["zsh", "-f", "-i"], "_armlet",
+            "fpath=({folder} $fpath); unsetopt beep; autoload -U compinit; compinit -u -D"),
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_in_a_shell(shell, tmp_path):
+    """The shell itself, with the file where a package puts it: what Tab makes of a line."""
+    argv, name, load = SHELLS[shell]
+    (tmp_path / name).write_bytes(armlet("help", shell).stdout)
+    (tmp_path / "some-file").write_text("")
+    child = pexpect.spawn(argv[0], argv[1:], cwd=tmp_path, timeout=30, encoding="utf-8", dimensions=(50, 200),
+                          env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TERM": "dumb"})
+    try:
+        child.sendline("PS1=; armlet() { echo \"<$*>\"; }; " + load.format(folder=tmp_path) + "; echo rea''dy")
+        child.expect("ready")
+        for line, whole in [("ro\t", "<rootfs>"), ("rootfs make --format e\t", "<rootfs make --format ext4>"),
+                            ("kernel b\t", "<kernel build>"), ("run --jun\tsome\t", "<run --junit[= ]some-file>"),
+                            ("run --ker\t6.12", "<run --kernel[= ]6.12>"), ("-app\tx", "<-append x>")]:
+            child.send("armlet " + line)
+            time.sleep(0.3)  # Tab is answered before what follows
+            child.send("\r")
+            child.expect(whole)
+    finally:
+        child.close(force=True)
 
 
 def test_doctor(tmp_path):
