@@ -566,6 +566,42 @@ bool interp_exec_word(struct cpu *cpu, uint32_t word)
     return !(cpu->leave & LEAVE_FAULT);
 }
 
+/* LDXR, STXR and the like (C4.1.66): an engine with exclusives of its own must see both. */
+static bool is_exclusive(uint32_t word)
+{
+    return (word & 0x3f800000) == 0x08000000;
+}
+
+unsigned interp_run_line(struct cpu *cpu, const uint8_t *hva)
+{
+    uint64_t pc = cpu->pc, page_va = pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    uint64_t before = cpu->icount;
+    struct slot slot;
+
+    cpu->leave = 0;
+    do {
+        uint32_t word;
+
+        memcpy(&word, hva + (pc & (MEM_PAGE_SIZE - 4)), sizeof word);
+        if (is_exclusive(word))
+            break;
+        fill_slot(cpu, &slot, word);
+        cpu->pc = pc;
+        pc += 4;
+        cpu->next_pc = pc;
+        slot.run(cpu, slot.fields);
+        cpu->icount++;
+        if (cpu->next_pc != pc) {
+            pc = cpu->next_pc;
+            break;
+        }
+    } while (!cpu->leave && (pc & ~(uint64_t)(MEM_PAGE_SIZE - 4)) == page_va);
+    cpu->pc = pc;
+    if (cpu->leave & LEAVE_FAULT)
+        cpu->icount--; /* not retired */
+    return (unsigned)(cpu->icount - before);
+}
+
 void interp_free(struct cpu *cpu)
 {
     struct decode_cache *dc = cpu->decoded;

@@ -22,6 +22,11 @@ void interp_run_checked(struct cpu *cpu);
  * False: it did not complete, an exception other than SVC, HVC or BRK was taken.
  */
 bool interp_exec_word(struct cpu *cpu, uint32_t word);
+/*
+ * From cpu->pc to the next taken branch, the page's end (which lies at hva) or an exception; an exclusive access is left to
+ * the caller.  Nothing that was decoded is kept: for code that will hardly be seen again.  The number of instructions.
+ */
+unsigned interp_run_line(struct cpu *cpu, const uint8_t *hva);
 /* Forget all decoded code; cpu_free() and the engine's fini call it. */
 void interp_free(struct cpu *cpu);
 

@@ -32,6 +32,12 @@ enum {
     SEGMENTS = 8,
     SEGMENT_MIN = 128 << 10, /* fewer segments rather than smaller ones */
     BLOCK_HASH = 1 << 16,
+    RUN_COUNTS = 1 << 18,
+#ifdef ARMLET_HARSH
+    COLD_RUNS = 1,
+#else
+    COLD_RUNS = 16,
+#endif
     ROOM = 1 << 16,          /* that a segment must have for another block */
     STUB_ROOM = 4096,
     CHUNK = 512,             /* blocks allocated at a time */
@@ -61,6 +67,7 @@ struct jit_code {
     uint64_t size;
     struct jit_stubs stubs;
     block_ptr *hash;
+    atomic_uchar *runs; /* of code that has no block, by a hash of its place */
     struct segment segment[SEGMENTS];
     unsigned segments, now;
     atomic_uint epoch;
@@ -116,6 +123,7 @@ static struct jit_code *code_new(uint64_t bytes)
     jit_make_stubs(&code->stubs, code->rw, STUB_ROOM, code->rx - code->rw);
     make_segments(code);
     code->hash = g_new0(block_ptr, BLOCK_HASH);
+    code->runs = g_new0(atomic_uchar, RUN_COUNTS);
     return code;
 }
 
@@ -145,6 +153,7 @@ void jit_code_put(struct jit_code *code, struct cpu *cpu)
     munmap(code->rx, code->size);
     pthread_mutex_destroy(&code->lock);
     g_free(code->hash);
+    g_free(code->runs);
     g_free(code);
 }
 
@@ -179,6 +188,29 @@ struct jit_block *jit_code_find(struct jit_code *code, struct cpu *cpu, const st
         if (b->pa == at->pa && b->mode == at->mode && b->generation == generation)
             return b;
     return NULL;
+}
+
+/* --- code that runs rarely ------------------------------------------------------------------------------------------- */
+
+static atomic_uchar *runs_of(struct jit_code *code, const struct jit_place *at)
+{
+    return &code->runs[(at->pa >> 2 ^ at->pa >> 20 ^ (uint64_t)at->mode << 10) & (RUN_COUNTS - 1)];
+}
+
+bool jit_code_is_cold(struct jit_code *code, const struct jit_place *at)
+{
+    atomic_uchar *runs = runs_of(code, at);
+    unsigned char n = atomic_load_explicit(runs, memory_order_relaxed);
+
+    if (n >= COLD_RUNS)
+        return false;
+    atomic_store_explicit(runs, n + 1, memory_order_relaxed); /* one of another vCPU may be lost */
+    return true;
+}
+
+void jit_code_warm(struct jit_code *code, const struct jit_place *at)
+{
+    atomic_store_explicit(runs_of(code, at), COLD_RUNS, memory_order_relaxed);
 }
 
 static void take_out(struct jit_code *code, const struct jit_block *b)

@@ -33,6 +33,14 @@ struct jit_place {
 /* The block at the place, if it is there and not stale.  No lock. */
 struct jit_block *jit_code_find(struct jit_code *code, struct cpu *cpu, const struct jit_place *at);
 
+/*
+ * Counts a run of code that has no block yet, and says whether it is too rarely run to have one.  Of all vCPUs together; no
+ * lock, and places whose counts fall together become warm sooner.
+ */
+bool jit_code_is_cold(struct jit_code *code, const struct jit_place *at);
+/* It is to have a block, however rarely it was run. */
+void jit_code_warm(struct jit_code *code, const struct jit_place *at);
+
 enum jit_made {
     JIT_MADE,
     JIT_FOUND, /* another vCPU was faster */

@@ -246,7 +246,7 @@ struct jit_stubs {
     const uint8_t *leave_next; /* the same, at cpu->next_pc */
     const uint8_t *dispatch;  /* to the va in RAX, by the jump cache */
     const uint8_t *direct;    /* the same, which is not what RCX (a struct jump) says, and is to be */
-    const uint8_t *isb;       /* the same, unless code went stale */
+    const uint8_t *isb;       /* dispatch, unless code went stale */
     const uint8_t *link;      /* called; behind the call: offset of the place to patch, page offset to go on at */
     const uint8_t *call;      /* jit_c_op(): everything but xmm is restored, or the run loop is entered */
     const uint8_t *call_keep; /* the same with xmm registers */

@@ -83,6 +83,7 @@ struct near {
 
 struct jit_stats {
     uint64_t lookups, slow_mem, interp;
+    uint64_t cold; /* instructions that were interpreted because they had run seldom */
     uint64_t interp_ns;  /* under a debugger and the like */
     uint64_t c_ops[IR_N_OPCODES]; /* operations run in C */
 };
@@ -514,7 +515,37 @@ static struct jit_block *make_block(struct jit_cpu *j, const struct jit_place *a
     return NULL;
 }
 
-static const struct near *find_near(struct jit_cpu *j, const struct jit_place *at)
+/*
+ * Most code of a boot runs a few times only, and is done sooner by the interpreter than translated.  From cpu->pc on, as long
+ * as that goes on in the page; false: it is worth translating, nothing was done.
+ */
+static bool run_cold(struct jit_cpu *j, struct jit_place at)
+{
+    struct cpu *cpu = j->cpu;
+    uint64_t page = cpu->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    bool ran = false;
+
+    if (cpu->cluster->lockstep || at.mode & (JM_TRACED | JM_BREAKS))
+        return false;
+    while (jit_code_is_cold(j->code, &at)) {
+        unsigned n = interp_run_line(cpu, at.hva);
+        if (!n && !cpu->leave) { /* an exclusive */
+            jit_code_warm(j->code, &at);
+            break;
+        }
+        ran = true;
+        j->stats.cold += n;
+        at.pa = at.pa_page | (cpu->pc & (MEM_PAGE_SIZE - 1));
+        if (cpu->leave || (cpu->pc & ~(uint64_t)(MEM_PAGE_SIZE - 4)) != page ||
+            atomic_load_explicit(&cpu->pending, memory_order_relaxed) & leave_mask(cpu))
+            break;
+    }
+    if (ran)
+        cpu->hot[HOT_LINK] = 0;
+    return ran;
+}
+
+static const struct near *find_near(struct jit_cpu *j, const struct jit_place *at, bool freely)
 {
     uint32_t generation = mem_code_generation(j->cpu->mem, at->pa_page);
     struct near *n = &j->near[(at->pa >> 2 ^ at->pa >> (2 + NEAR_BITS) ^ at->mode << 4) & ((1u << NEAR_BITS) - 1)];
@@ -522,14 +553,14 @@ static const struct near *find_near(struct jit_cpu *j, const struct jit_place *a
     if (n->pa == at->pa && n->mode == at->mode && n->generation == generation)
         return n;
     struct jit_block *b = jit_code_find(j->code, j->cpu, at);
-    if (unlikely(!b) && !(b = make_block(j, at)))
+    if (unlikely(!b) && ((freely && run_cold(j, *at)) || !(b = make_block(j, at))))
         return NULL;
     *n = (struct near){ at->pa, b->generation, at->mode, b->cross, b };
     return n;
 }
 
-/* The block at cpu->pc.  NULL: look again. */
-static const struct near *next_block(struct jit_cpu *j)
+/* The block at cpu->pc.  NULL: look again; instructions may have been run, any number if `freely', else one at most. */
+static const struct near *next_block(struct jit_cpu *j, bool freely)
 {
     struct cpu *cpu = j->cpu;
     struct jit_place at = { .max = MAX_INSNS };
@@ -555,13 +586,13 @@ static const struct near *next_block(struct jit_cpu *j)
     if (unlikely(cpu->debug_breaks) && debug_break_in_page(cpu, cpu->pc))
         at.mode |= JM_BREAKS;
     j->stats.lookups++;
-    return find_near(j, &at);
+    return find_near(j, &at, freely);
 }
 
 static void run_block(struct jit_cpu *j)
 {
     struct cpu *cpu = j->cpu;
-    const struct near *n = next_block(j);
+    const struct near *n = next_block(j, true);
     if (unlikely(!n))
         return;
     uint64_t link = cpu->hot[HOT_LINK];
@@ -619,7 +650,7 @@ static void jit_run_some(struct cpu *cpu, uint64_t max)
         interp_step(cpu);
         return;
     }
-    const struct near *n = next_block(j);
+    const struct near *n = next_block(j, false);
     if (n && n->block->insns <= max)
         enter(j, n->cross);
     else if (n)
@@ -711,10 +742,11 @@ void jit_describe(const struct cpu *cpu, GString *out)
     if (cpu->index == 0)
         describe_code(j->code, out);
     g_string_append_printf(out,
-        "vCPU %u: %" PRIu64 " instructions in %.2f s of CPU (%.2f s in the interpreter; %" PRIu64 " instructions had no code)\n"
+        "vCPU %u: %" PRIu64 " instructions in %.2f s of CPU (%.2f s debugged; %" PRIu64 " interpreted, being run rarely, and %" PRIu64
+        " that have no code)\n"
         "  %" PRIu64 " lookups of blocks in the run loop (one in %.0f instructions), %" PRIu64
         " TLB refills (one in %.0f), %u address spaces\n",
-        cpu->index, cpu->icount, (double)cluster_cpu_ns(cpu) / 1e9, (double)s->interp_ns / 1e9, s->interp,
+        cpu->index, cpu->icount, (double)cluster_cpu_ns(cpu) / 1e9, (double)s->interp_ns / 1e9, s->cold, s->interp,
         s->lookups, one_in(cpu->icount, s->lookups), s->slow_mem, one_in(cpu->icount, s->slow_mem), j->nspaces);
     if (jit_check_mmu)
         g_string_append_printf(out, "  checked: %" PRIu64 " TLB hits, %" PRIu64 " of them ahead of an invalidation\n",
