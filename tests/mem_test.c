@@ -285,7 +285,7 @@ static void test_each_in_order(void **state)
 static void test_ram_is_lazy(void **state)
 {
     size_t size = (size_t)64 << 30;
-    uint8_t *p = ram_map(size);
+    uint8_t *p = ram_map(size, true);
 
     assert_non_null(p);
     p[size - 1] = 1;
