@@ -4,7 +4,9 @@
  * Code memory is mapped twice, writable and executable, never both at one address.  It is a ring of segments.
  *
  * Rules
- *  1. A block is found by physical address and mode, and is good while its page's code generation is what it was.
+ *  1. A block is found by physical address and mode, and is good while its page has the contents that it had: the guest may
+ *     invalidate a page, or all, without having changed anything (IC IALLU of each secondary CPU that starts).  So a page has
+ *     a version, which moves on when its code generation does, unless its contents are what they were.
  *  2. Chains of the hash are read without the lock: a block is complete before it is put at a chain's head, and keeps its
  *     `next' when it is taken out.
  *  3. Everything else happens under code->lock, and nobody waits for another vCPU with it held.
@@ -27,6 +29,7 @@
 #include "jit/check.h"
 #include "jit/dump.h"
 #include "jit/opt.h"
+#include "mem/ram.h"
 
 enum {
     SEGMENTS = 8,
@@ -60,6 +63,12 @@ struct segment {
 
 typedef _Atomic(struct jit_block *) block_ptr;
 
+/* A page of RAM.  The version is good while `checked' is the page's code generation + 1. */
+struct page_version {
+    atomic_uint checked, version;
+    uint64_t hash; /* of the contents, as of that version; 0: not all of its blocks were made of the same */
+};
+
 struct jit_code {
     pthread_mutex_t lock;
     unsigned users;
@@ -67,6 +76,10 @@ struct jit_code {
     uint64_t size;
     struct jit_stubs stubs;
     block_ptr *hash;
+    struct page_version *pages; /* of RAM, unreserved */
+    uint64_t ram_base, ram_pages;
+    uint32_t versions;          /* the last one of any page */
+    uint8_t page[MEM_PAGE_SIZE]; /* what is translated from */
     atomic_uchar *runs; /* of code that has no block, by a hash of its place */
     struct segment segment[SEGMENTS];
     unsigned segments, now;
@@ -114,7 +127,7 @@ static void make_segments(struct jit_code *code)
     }
 }
 
-static struct jit_code *code_new(uint64_t bytes)
+static struct jit_code *code_new(struct cpu *cpu, uint64_t bytes)
 {
     struct jit_code *code = g_new0(struct jit_code, 1);
 
@@ -124,6 +137,10 @@ static struct jit_code *code_new(uint64_t bytes)
     make_segments(code);
     code->hash = g_new0(block_ptr, BLOCK_HASH);
     code->runs = g_new0(atomic_uchar, RUN_COUNTS);
+    code->ram_base = mem_ram_base(cpu->mem);
+    code->ram_pages = mem_ram_size(cpu->mem) / MEM_PAGE_SIZE;
+    code->pages = ram_map(code->ram_pages * sizeof *code->pages, false);
+    BUG_ON(!code->pages);
     return code;
 }
 
@@ -132,7 +149,7 @@ struct jit_code *jit_code_get(struct cpu *cpu, uint64_t bytes)
     struct cluster *cl = cpu->cluster;
 
     if (!cl->engine_shared)
-        cl->engine_shared = code_new(bytes);
+        cl->engine_shared = code_new(cpu, bytes);
     struct jit_code *code = cl->engine_shared;
     code->users++;
     return code;
@@ -151,6 +168,7 @@ void jit_code_put(struct jit_code *code, struct cpu *cpu)
     }
     munmap(code->rw, code->size);
     munmap(code->rx, code->size);
+    ram_unmap(code->pages, code->ram_pages * sizeof *code->pages);
     pthread_mutex_destroy(&code->lock);
     g_free(code->hash);
     g_free(code->runs);
@@ -179,13 +197,79 @@ static block_ptr *chain(struct jit_code *code, uint64_t pa, unsigned mode)
     return &code->hash[(unsigned)(((pa >> 2) * 64 + mode) * UINT64_C(0x9e3779b97f4a7c15) >> 48) % BLOCK_HASH];
 }
 
+static struct page_version *version_of(const struct jit_code *code, uint64_t pa)
+{
+    uint64_t n = (pa - code->ram_base) / MEM_PAGE_SIZE;
+
+    return n < code->ram_pages ? &code->pages[n] : NULL;
+}
+
+/* The version of what the page holds now; false: that must be looked at (check_page()).  What is not RAM has its generation. */
+static bool page_version(const struct jit_code *code, struct cpu *cpu, uint64_t pa, uint32_t *version)
+{
+    uint32_t generation = mem_code_generation(cpu->mem, pa);
+    struct page_version *p = version_of(code, pa);
+
+    *version = p ? 0 : generation;
+    if (!p)
+        return true;
+    if (atomic_load_explicit(&p->checked, memory_order_acquire) != generation + 1)
+        return false;
+    *version = atomic_load_explicit(&p->version, memory_order_relaxed);
+    return true;
+}
+
+static uint64_t hash_page(const uint8_t *page)
+{
+    uint64_t h[4] = { 1, 2, 3, 4 }, w[4];
+
+    for (unsigned i = 0; i < MEM_PAGE_SIZE; i += sizeof w) {
+        memcpy(w, page + i, sizeof w);
+        for (unsigned k = 0; k < 4; k++) {
+            h[k] = (h[k] ^ w[k]) * UINT64_C(0x9e3779b97f4a7c15);
+            h[k] ^= h[k] >> 29;
+        }
+    }
+    for (unsigned k = 1; k < 4; k++)
+        h[0] = (h[0] ^ h[k]) * UINT64_C(0xbf58476d1ce4e5b9) + (h[0] >> 31);
+    return h[0] | 1;
+}
+
+/*
+ * Copies the page to code->page; the version that the copy has.  Under the lock, for each block: a block may be made of words
+ * that were written and not invalidated (then the page is of the same version as its others, but the hash does not stand for
+ * it any more), or of a page that holds data, too.
+ */
+static uint32_t check_page(struct jit_code *code, struct cpu *cpu, const struct jit_place *at)
+{
+    struct page_version *p = version_of(code, at->pa_page);
+
+    mem_code_mark(cpu->mem, at->pa_page); /* before its generation and its words are read */
+    uint32_t generation = mem_code_generation(cpu->mem, at->pa_page);
+    memcpy(code->page, at->hva, MEM_PAGE_SIZE);
+    if (!p)
+        return generation;
+    uint64_t hash = hash_page(code->page);
+    if (atomic_load_explicit(&p->checked, memory_order_relaxed) == generation + 1) {
+        if (hash != p->hash)
+            p->hash = 0;
+    } else if (hash != p->hash || cpu->cluster->lockstep) { /* the interpreter compares nothing */
+        p->hash = hash;
+        atomic_store_explicit(&p->version, ++code->versions, memory_order_relaxed);
+    }
+    atomic_store_explicit(&p->checked, generation + 1, memory_order_release);
+    return atomic_load_explicit(&p->version, memory_order_relaxed);
+}
+
 struct jit_block *jit_code_find(struct jit_code *code, struct cpu *cpu, const struct jit_place *at)
 {
-    uint32_t generation = mem_code_generation(cpu->mem, at->pa_page);
+    uint32_t version;
+    if (!page_version(code, cpu, at->pa_page, &version))
+        return NULL;
     struct jit_block *b = atomic_load_explicit(chain(code, at->pa, at->mode), memory_order_acquire);
 
     for (; b; b = atomic_load_explicit(&b->next, memory_order_acquire))
-        if (b->pa == at->pa && b->mode == at->mode && b->generation == generation)
+        if (b->pa == at->pa && b->mode == at->mode && b->version == version)
             return b;
     return NULL;
 }
@@ -371,7 +455,7 @@ static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_
      * In lockstep, and where blocks are traced or end at breakpoints, flags are complete behind each block; else only where
      * somebody but an interrupt could see them.
      */
-    code->block.page = cpu->cluster->lockstep || at->mode & (JM_TRACED | JM_BREAKS) ? NULL : at->hva;
+    code->block.page = cpu->cluster->lockstep || at->mode & (JM_TRACED | JM_BREAKS) ? NULL : code->page;
     if (at->mode & JM_TRACED) /* a block is what runs as a whole */
         code->block.sides = code->block.jumps = UINT8_MAX;
     while (code->block.insns < max && !code->block.ended) {
@@ -380,7 +464,7 @@ static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_
         if (unlikely(at->mode & JM_BREAKS) && code->block.insns && debug_break_at_offset(cpu, (unsigned)off))
             break;
         if (off >= 0 && off < MEM_PAGE_SIZE)
-            memcpy(&word, at->hva + off, 4);
+            memcpy(&word, code->page + off, 4);
         if (begins_next(&code->block, word, max) || !ir_lift(&code->block, word))
             break;
     }
@@ -390,7 +474,7 @@ static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_
 static void dump_before(const struct jit_code *code, const struct cpu *cpu, const struct jit_place *at, enum trace_category which)
 {
     if (which == TRACE_OP && trace_on(IN_ASM))
-        jit_dump_guest(cpu->pc, &code->block, at->hva);
+        jit_dump_guest(cpu->pc, &code->block, code->page);
     if (which == TRACE_OP ? trace_on(OP) : trace_on(OP_OPT))
         jit_dump_ir(which, cpu->pc, &code->block);
 }
@@ -448,14 +532,12 @@ uint64_t jit_now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-static struct jit_block *translate(struct jit_code *code, struct cpu *cpu, const struct jit_place *at)
+static struct jit_block *translate(struct jit_code *code, struct cpu *cpu, const struct jit_place *at, uint32_t version)
 {
     struct segment *s = &code->segment[code->now];
     uint64_t start = jit_now_ns();
     const uint8_t *cross, *inside;
 
-    mem_code_mark(cpu->mem, at->pa_page); /* before its generation and its words are read */
-    uint32_t generation = mem_code_generation(cpu->mem, at->pa_page);
     if (!emit_place(code, cpu, at, &cross, &inside))
         return NULL;
     if (unlikely(jit_dump_wanted(cpu->pc)) && trace_on(OUT_ASM))
@@ -465,7 +547,7 @@ static struct jit_block *translate(struct jit_code *code, struct cpu *cpu, const
     b->pa = at->pa;
     b->mode = (uint8_t)at->mode;
     b->insns = (uint16_t)code->block.insns;
-    b->generation = generation;
+    b->version = version;
     b->cross = cross;
     b->inside = inside;
     g_ptr_array_add(s->blocks, b);
@@ -506,9 +588,15 @@ enum jit_made jit_code_make(struct jit_code *code, struct cpu *cpu, const struct
             next_segment(code, cpu);
             made = JIT_RETRY;
         } else {
-            populate(&code->segment[code->now]);
-            *block = translate(code, cpu, at);
-            made = *block ? JIT_MADE : JIT_CANNOT;
+            uint32_t version = check_page(code, cpu, at);
+            *block = jit_code_find(code, cpu, at); /* as it was before it was invalidated */
+            if (!*block) {
+                populate(&code->segment[code->now]);
+                *block = translate(code, cpu, at, version);
+                made = *block ? JIT_MADE : JIT_CANNOT;
+            } else {
+                code->stats.kept++;
+            }
         }
     }
     pthread_mutex_unlock(&code->lock);
@@ -573,7 +661,7 @@ static bool link_blocks(struct jit_code *code, const uint8_t *desc, const struct
     const struct jit_block *from = block_at(s, desc);
     int32_t off;
 
-    if ((from->pa ^ b->pa) / MEM_PAGE_SIZE || from->mode != b->mode || from->generation != b->generation)
+    if ((from->pa ^ b->pa) / MEM_PAGE_SIZE || from->mode != b->mode || from->version != b->version)
         return false;
     memcpy(&off, desc, sizeof off);
     struct link_in in = { stub + 5 + off, stub };

@@ -55,7 +55,7 @@ void jit_code_forget(struct jit_code *code);
 
 /*
  * A jump has asked to be led to block b (HOT_LINK), on a vCPU that has last seen `epoch'.  False: it may not, as it is in
- * another page or of another mode or generation.
+ * another page, or of another mode or version.
  */
 bool jit_code_link(struct jit_code *code, uint64_t link, const struct jit_block *b, unsigned epoch);
 
@@ -65,6 +65,7 @@ struct jit_code_stats {
     uint64_t used, blocks;     /* of code that is kept, stale blocks among it */
     unsigned segments;
     uint64_t made, insns, bytes, ns; /* translated so far: blocks, guest instructions, host code, time */
+    uint64_t kept;             /* blocks that were found again, their pages being what they were */
     uint64_t links;            /* jumps patched */
     uint64_t evictions, waits; /* segments thrown away; waits until vCPUs had left them */
 };

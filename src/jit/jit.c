@@ -555,7 +555,7 @@ static const struct near *find_near(struct jit_cpu *j, const struct jit_place *a
     struct jit_block *b = jit_code_find(j->code, j->cpu, at);
     if (unlikely(!b) && ((freely && run_cold(j, *at)) || !(b = make_block(j, at))))
         return NULL;
-    *n = (struct near){ at->pa, b->generation, at->mode, b->cross, b };
+    *n = (struct near){ at->pa, generation, at->mode, b->cross, b };
     return n;
 }
 
@@ -727,11 +727,11 @@ static void describe_code(struct jit_code *code, GString *out)
     g_string_append_printf(out,
         "code: %" PRIu64 " blocks of %.1f instructions translated in %.3f s (%.0f ns an instruction), %.1f bytes of code "
         "a guest byte\n"
-        "  %" PRIu64 " links; %" PRIu64 " blocks kept in %.1f of %.1f MiB, %u segments, %" PRIu64 " thrown away, %" PRIu64
+        "  %" PRIu64 " links; %" PRIu64 " blocks still good after an invalidation; %" PRIu64 " blocks kept in %.1f of %.1f MiB, %u segments, %" PRIu64 " thrown away, %" PRIu64
         " waits for vCPUs; versions of %u granules\n",
         s.made, s.made ? (double)s.insns / (double)s.made : 0, (double)s.ns / 1e9,
         s.insns ? (double)s.ns / (double)s.insns : 0, s.insns ? (double)s.bytes / (double)s.insns / 4 : 0,
-        s.links, s.blocks, (double)s.used / (1 << 20), (double)s.size / (1 << 20), s.segments, s.evictions, s.waits, granules_with_versions());
+        s.links, s.kept, s.blocks, (double)s.used / (1 << 20), (double)s.size / (1 << 20), s.segments, s.evictions, s.waits, granules_with_versions());
 }
 
 void jit_describe(const struct cpu *cpu, GString *out)

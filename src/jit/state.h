@@ -118,7 +118,7 @@ struct jit_block {
     uint64_t pa;             /* of the first instruction */
     uint8_t mode;            /* JM_* */
     uint16_t insns;
-    uint32_t generation;     /* of the page when it was translated */
+    uint32_t version;        /* of the page's contents when it was translated */
     const uint8_t *cross;    /* entry from anywhere: RAX is va; HOT_PAGE is set there */
     const uint8_t *inside;   /* entry from the same page */
 };
