@@ -127,6 +127,19 @@ static void make_segments(struct jit_code *code)
     }
 }
 
+/* It is held for some microseconds, in which a thread would hardly fall asleep. */
+static void take_lock(struct jit_code *code)
+{
+    enum { SPINS = 500 };
+
+    for (unsigned i = 0; i < SPINS; i++) {
+        if (!pthread_mutex_trylock(&code->lock))
+            return;
+        __builtin_ia32_pause();
+    }
+    pthread_mutex_lock(&code->lock);
+}
+
 static struct jit_code *code_new(struct cpu *cpu, uint64_t bytes)
 {
     struct jit_code *code = g_new0(struct jit_code, 1);
@@ -412,7 +425,7 @@ static bool next_segment(struct jit_code *code, struct cpu *cpu)
         code->stats.waits++;
         pthread_mutex_unlock(&code->lock);
         cluster_quiesce(cpu);
-        pthread_mutex_lock(&code->lock);
+        take_lock(code);
         if ((int)(epoch - code->quiet) > 0)
             code->quiet = epoch;
         return false;
@@ -581,7 +594,7 @@ enum jit_made jit_code_make(struct jit_code *code, struct cpu *cpu, const struct
 {
     enum jit_made made = JIT_FOUND;
 
-    pthread_mutex_lock(&code->lock);
+    take_lock(code);
     *block = jit_code_find(code, cpu, at);
     if (!*block) {
         if (!has_room(&code->segment[code->now])) {
@@ -628,7 +641,7 @@ void jit_code_forget(struct jit_code *code)
 {
     struct segment *s = &code->segment[code->now];
 
-    pthread_mutex_lock(&code->lock);
+    take_lock(code);
     const struct jit_block *b = g_ptr_array_index(s->blocks, s->blocks->len - 1);
     take_out(code, b);
     s->free = writable(code, b->cross);
@@ -675,7 +688,7 @@ bool jit_code_link(struct jit_code *code, uint64_t link, const struct jit_block 
 {
     bool done = false;
 
-    pthread_mutex_lock(&code->lock);
+    take_lock(code);
     if (atomic_load(&code->epoch) == epoch) /* else one of the two may be gone */
         done = link_blocks(code, (const uint8_t *)(uintptr_t)link, b);
     code->stats.links += done;
@@ -685,7 +698,7 @@ bool jit_code_link(struct jit_code *code, uint64_t link, const struct jit_block 
 
 void jit_code_stats(struct jit_code *code, struct jit_code_stats *out)
 {
-    pthread_mutex_lock(&code->lock);
+    take_lock(code);
     *out = code->stats;
     out->size = code->size;
     out->segments = code->segments;
