@@ -88,6 +88,7 @@ struct jit_code {
     uint64_t breaks_id;        /* of the breakpoints that code of JM_BREAKS was made for */
     unsigned quiet;            /* all vCPUs were quiescent after this epoch had begun */
     struct jit_code_stats stats;
+    uint64_t cycles, start_cycles, start_ns; /* of the host's counter: of translation so far; when all began */
     struct emit emit;
     struct ir_block block;
     uint16_t uses[IR_MAX + MAX_GROUPS];
@@ -154,6 +155,8 @@ static struct jit_code *code_new(struct cpu *cpu, uint64_t bytes)
     code->ram_pages = mem_ram_size(cpu->mem) / MEM_PAGE_SIZE;
     code->pages = ram_map(code->ram_pages * sizeof *code->pages, false);
     BUG_ON(!code->pages);
+    code->start_cycles = __builtin_ia32_rdtsc();
+    code->start_ns = jit_now_ns();
     return code;
 }
 
@@ -548,7 +551,7 @@ uint64_t jit_now_ns(void)
 static struct jit_block *translate(struct jit_code *code, struct cpu *cpu, const struct jit_place *at, uint32_t version)
 {
     struct segment *s = &code->segment[code->now];
-    uint64_t start = jit_now_ns();
+    uint64_t start = __builtin_ia32_rdtsc();
     const uint8_t *cross, *inside;
 
     if (!emit_place(code, cpu, at, &cross, &inside))
@@ -569,7 +572,7 @@ static struct jit_block *translate(struct jit_code *code, struct cpu *cpu, const
     code->stats.insns += b->insns;
     code->stats.bytes += (uint64_t)(code->emit.x.p - s->free);
     s->free = code->emit.x.p;
-    code->stats.ns += jit_now_ns() - start;
+    code->cycles += __builtin_ia32_rdtsc() - start;
     return b;
 }
 
@@ -700,6 +703,8 @@ void jit_code_stats(struct jit_code *code, struct jit_code_stats *out)
 {
     take_lock(code);
     *out = code->stats;
+    double rate = (double)(jit_now_ns() - code->start_ns) / (double)(__builtin_ia32_rdtsc() - code->start_cycles);
+    out->ns = (uint64_t)((double)code->cycles * rate);
     out->size = code->size;
     out->segments = code->segments;
     for (unsigned i = 0; i < code->segments; i++) {

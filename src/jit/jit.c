@@ -93,7 +93,7 @@ struct jit_cpu {
     struct jit_code *code;
     const uint8_t *enter; /* its stub */
     unsigned epoch;       /* of the code, as last seen */
-    struct space *spaces;
+    struct space *spaces, *data_space; /* data_space: of HOT_TABLE */
     unsigned nspaces;
     uint64_t space_clock;
     uint64_t data_tag, unpriv_tag, fetch_tag; /* as HOT_TABLE, HOT_UTLB, HOT_KEY were made for */
@@ -205,7 +205,7 @@ static void fill(struct jit_cpu *j, uint64_t va, unsigned mop)
     if (f->device || tlb->strict || (f->rtag != tag && f->wtag != tag))
         return;
     if (t->rtag == JTLB_NONE || !(t->rtag | t->wtag)) {
-        struct space *s = space_of_table(j, table);
+        struct space *s = mop & MO_UNPRIV ? space_of_table(j, table) : j->data_space;
         if (s->nused == G_N_ELEMENTS(s->used))
             space_clear(s);
         s->used[s->nused++] = i;
@@ -359,7 +359,8 @@ static void sync_mode(struct jit_cpu *j)
         drop_keys(j);
     }
     if (tlb->data_tag != j->data_tag) {
-        cpu->hot[HOT_TABLE] = (uintptr_t)space_find(j, tlb->data_tag)->table;
+        j->data_space = space_find(j, tlb->data_tag);
+        cpu->hot[HOT_TABLE] = (uintptr_t)j->data_space->table;
         j->data_tag = tlb->data_tag;
     }
     if (tlb->unpriv_tag != j->unpriv_tag) {
