@@ -1,11 +1,12 @@
 """The gdb stub, driven by gdb-multiarch as a user would."""
 import re
 import socket
+import subprocess
 import time
 
 import pexpect
 import pytest
-from guest import BOOT_SECONDS, Guest, board
+from guest import ARMLET, BOOT_SECONDS, Guest, board
 from test_kernel import Monitor
 
 HEAD = ["-machine", "virt", "-display", "none"]
@@ -213,6 +214,31 @@ def test_interrupt_by_signal(booted):
         gdb.close(force=True)
     monitor = Monitor(booted.path("mon"))
     assert monitor.cmd("info status") == "VM status: running\n"
+
+
+def gdb_batch(*commands):
+    return subprocess.run(["gdb-multiarch", "-nx", "-batch", *(x for c in commands for x in ("-ex", c))], text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=BOOT_SECONDS).stdout
+
+
+def test_tcp_and_pipe():
+    """-gdb tcp::N as the article has it, host names too, one client after the other; and gdb's own pipe to -gdb stdio."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    for where in (f"tcp::{port}", f"tcp:localhost:{port}"):
+        p = subprocess.Popen([ARMLET, *HEAD, "-S", "-gdb", where], stdin=subprocess.DEVNULL)
+        try:
+            for _ in range(2):
+                limit = time.time() + BOOT_SECONDS
+                while "in ?? ()" not in (out := gdb_batch(f"target remote localhost:{port}", "p/x $pc", "detach")):
+                    assert time.time() < limit and p.poll() is None, out
+                assert re.search(r"^\$1 = 0x", out, re.M) and "detached" in out, out
+        finally:
+            p.kill()
+            p.wait()
+    out = gdb_batch(f"target remote | {ARMLET} {' '.join(HEAD)} -S -gdb stdio", "p/x $pc", "set {int}$pc = 0xd503201f", "stepi", "p/x $pc", "kill")
+    assert re.search(r"^\$1 = 0x40000000$", out, re.M) and re.search(r"^\$2 = 0x40000004$", out, re.M), out
 
 
 def test_wrong_gdb_option(tmp_path):
