@@ -116,6 +116,15 @@ static bool update(const char *top, GError **err)
     return true;
 }
 
+/* A state that never had lists: its sources were wrong. */
+static void forget_if_empty(const char *top)
+{
+    g_autofree char *stamp = g_build_filename(top, "updated", NULL);
+
+    if (g_access(stamp, F_OK))
+        cache_remove(top);
+}
+
 /* The private state: a folder for each set of sources. */
 static bool make_state(struct debian_plan *p, const char *suite, const char *mirror, const char *keyring,
                        GError **err)
@@ -136,6 +145,7 @@ static bool make_state(struct debian_plan *p, const char *suite, const char *mir
         make_sources(suite, mirror, keyring ? "[signed-by=/etc/apt/keyrings/armlet.gpg] " : "", true);
     if (apt_configure(p->top, sources, err) && update(p->top, err))
         return true;
+    forget_if_empty(p->top);
     if (mirror)
         g_prefix_error(err, "--mirror %s: ", mirror);
     else

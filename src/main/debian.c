@@ -4,6 +4,7 @@
 #include "main/debian.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,6 +90,10 @@ static void run_second_stage(struct debian_work *work, const struct debian_wishe
     int status = run_for((char **)words->pdata, take_output, &s);
     progress_end(&s.progress, !status);
     fclose(s.log);
+    if (status == 128 + SIGINT || status == 128 + SIGTERM) {
+        warn("interrupted; the same command goes on from here");
+        exit(status);
+    }
     if (status)
         die("the packages could not be configured%s%s (status %d); %s has what they said, and the same "
             "command tries again",

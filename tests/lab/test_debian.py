@@ -205,11 +205,13 @@ def refuses(user, words, *args):
 
 
 def test_what_cannot_be_had(user, mirror):
+    states = sorted(glob.glob(f"{user.cache}/apt-*"))
     refuses(user, "--mirror http://127.0.0.1:1: no network?", "no", "--mirror", "http://127.0.0.1:1")
     refuses(user, "does not have a Release file", "no", *mirror[2:], "--suite", "other")
     refuses(user, "Unable to locate package nosuch", "no", "--include", "extra,nosuch", *mirror)
     refuses(user, "--include: ", "no", "--include", "clash", *mirror)
     refuses(user, "do not bear", "no", *mirror[:4])  # signed by somebody whom Debian does not know
+    assert states == sorted(glob.glob(f"{user.cache}/apt-*"))
 
 
 def test_file_systems_that_will_not_do(user, mirror):

@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import time
 
@@ -47,6 +48,13 @@ def root(user):
             time.sleep(0.1)
         assert first.poll() is None, "it has ended before it could be killed"
         first.kill()
+    with subprocess.Popen(command, env=user.env, cwd=user.home, preexec_fn=user.become, stdin=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True) as second:
+        size, end = os.path.getsize(log), time.monotonic() + 300
+        while os.path.getsize(log) == size and time.monotonic() < end:
+            time.sleep(0.1)
+        second.send_signal(signal.SIGINT)
+        assert "interrupted; the same command goes on from here" in second.communicate(timeout=300)[1] and second.returncode == 130
     assert not os.path.exists(os.path.join(user.roots, "mine"))
     r = user.run(*command, timeout=1200)
     assert r.returncode == 0, r.stderr
