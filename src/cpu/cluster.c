@@ -418,6 +418,11 @@ void cluster_wfi(struct cpu *cpu)
     enter_guest(vc);
 }
 
+bool cluster_sleeps(const struct cpu *cpu)
+{
+    return atomic_load(&cpu->vcpu->sleeping);
+}
+
 void cluster_sev(struct cpu *cpu)
 {
     struct cluster *cl = cpu->cluster;

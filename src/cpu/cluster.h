@@ -43,6 +43,9 @@ uint64_t cluster_cpu_ns(const struct cpu *cpu);
  */
 void cluster_set_deadline(struct cpu *cpu, uint64_t ns);
 
+/* Does it wait in WFI or WFE?  For who has paused the cluster. */
+bool cluster_sleeps(const struct cpu *cpu);
+
 /* --- on the vCPU's own thread, from inside an instruction --- */
 
 /* WFI: until an interrupt is pending (masked or not) or the vCPU is wanted.  May return early. */

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/report.h"
+#include "cpu/cluster.h"
 
 enum { SILENCE_MS = 10000, SAMPLES = 8, SAMPLE_MS = 25, PANIC_GRACE_MS = 2000, VECTORS_SIZE = 0x800, LINE = 256,
        BUSY_INSNS = 1000000 }; /* while the samples are taken, 175 ms */
@@ -25,6 +26,7 @@ struct sample {
     uint8_t el;
     bool mmu;
     bool timer; /* some generic timer will interrupt it */
+    bool asleep;
 };
 
 struct diagnose {
@@ -340,7 +342,8 @@ static void take_sample(struct diagnose *d)
         d->samples[d->taken][i] = (struct sample){
             .pc = c->pc, .icount = c->icount, .vbar = c->sys.vbar_el1, .elr = c->sys.elr_el1, .esr = c->sys.esr_el1,
             .far = c->sys.far_el1, .daif = c->daif, .el = c->el, .mmu = c->sys.sctlr_el1 & 1,
-            .timer = timer_set(&c->gt[GT_PHYS]) || timer_set(&c->gt[GT_VIRT]) };
+            .timer = timer_set(&c->gt[GT_PHYS]) || timer_set(&c->gt[GT_VIRT]),
+            .asleep = cluster_sleeps(c) };
     }
     cluster_resume(cl);
     d->taken++;
@@ -365,7 +368,7 @@ static bool exception_loop(const struct diagnose *d, unsigned i)
 
 /*
  * Busy, and not just woken now and then: Linux waits in WFI with interrupts masked, so that an idle guest looks like a
- * short loop but for the number of its instructions.
+ * short loop but for the number of its instructions, and for its sleep: with many interrupts that number is large.
  */
 static bool ran(const struct diagnose *d, unsigned i)
 {
@@ -379,7 +382,7 @@ static bool masked_loop(const struct diagnose *d, unsigned i)
 
     for (unsigned n = 0; n < SAMPLES; n++) {
         const struct sample *s = &d->samples[n][i];
-        if (s->el != 1 || !(s->daif & DAIF_I))
+        if (s->el != 1 || !(s->daif & DAIF_I) || s->asleep)
             return false;
         low = MIN(low, s->pc);
         high = MAX(high, s->pc);
