@@ -20,6 +20,8 @@
 #include "lab/apt.h"
 #include "lab/cache.h"
 #include "lab/cpio.h"
+#include "lab/debian_plan.h"
+#include "lab/debian_tar.h"
 #include "lab/lab.h"
 #include "lab/modules.h"
 
@@ -177,6 +179,92 @@ static void check_sources(const char *text, const char *expected)
     assert_non_null(strstr(sources, " bookworm-backports main\n"));
     assert_non_null(strstr(sources, "signed-by=/usr/share/keyrings/"));
     g_free(sources);
+}
+
+/* An archive and what came out of it. */
+struct unpacked {
+    const uint8_t *begin;
+    size_t size;
+    GString *names;
+};
+
+static bool note_entry(void *opaque, const struct tar_entry *e, GError **err)
+{
+    struct unpacked *u = opaque;
+
+    assert_true(e->data >= u->begin && e->size <= (size_t)(u->begin + u->size - e->data));
+    assert_true(*e->path != '/' && e->mode <= 07777);
+    g_string_append_printf(u->names, "%c %04o %s %s %u;", e->type, e->mode, e->path, e->link, (unsigned)e->size);
+    return true;
+}
+
+/* What tar_read() says of these bytes; NULL: that they are malformed. */
+static char *unpack(const uint8_t *p, size_t n)
+{
+    g_autofree uint8_t *copy = g_memdup2(p, n); /* so that ASan sees its end */
+    struct unpacked u = {copy, n, g_string_new(NULL)};
+    GError *err = NULL;
+    bool ok = tar_read(copy, n, note_entry, &u, &err);
+
+    if (!ok)
+        assert_lab_error(err, LAB_ERROR_FAILED);
+    return g_string_free(u.names, !ok);
+}
+
+/* Makes the checksum of a header right. */
+static void mend_sum(uint8_t *header)
+{
+    unsigned sum = 0;
+
+    memset(header + 148, ' ', 8);
+    for (unsigned i = 0; i < 512; i++)
+        sum += header[i];
+    g_snprintf((char *)header + 148, 8, "%06o", sum);
+}
+
+static void test_tar(void **state)
+{
+    static const char script[] =
+        "cd \"$0\" && mkdir -p t/d && cd t && echo hi >d/f && chmod 4751 d/f && ln d/f hard && ln -s /a/b sym && "
+        "chmod 755 d && n=$(printf '%0120d' 0) && : >$n && chmod 600 $n && tar --format=gnu -cf - ./d ./d/f ./hard ./sym ./$n";
+    const char *const argv[] = {"sh", "-c", script, test_cache, NULL};
+    g_autoptr(GByteArray) tar = g_byte_array_new();
+    g_autofree char *long_name = g_strnfill(120, '0');
+
+    assert_true(cache_run(&(struct cache_run){.argv = argv, .output = tar}, NULL));
+    g_autofree char *last = g_strdup_printf("0 0600 %s  0;", long_name), *all = unpack(tar->data, tar->len);
+    assert_non_null(strstr(all, "5 0755 d  0;0 4751 d/f  3;"));
+    assert_non_null(strstr(all, "1 4751 hard d/f 0;2 0777 sym /a/b 0;"));
+    assert_true(g_str_has_suffix(all, last));
+    for (guint n = 0; n < tar->len; n += 13) /* cut off */
+        g_free(unpack(tar->data, n));
+    for (unsigned i = 0; i < 20000; i++) { /* damaged, most with a sum that is right */
+        guint block = (guint)g_random_int_range(0, (gint32)tar->len / 512) * 512;
+        uint8_t *p = tar->data + block + g_random_int_range(0, 512), old = *p;
+        *p = (uint8_t)g_random_int();
+        if (i % 4)
+            mend_sum(tar->data + block);
+        g_free(unpack(tar->data, tar->len));
+        *p = old;
+        mend_sum(tar->data + block);
+    }
+}
+
+static void test_guest_addresses(void **state)
+{
+    static const char *const cases[][2] = {
+        {"http://127.0.0.1:3142/debian", "http://10.0.2.2:3142/debian"},
+        {"http://localhost/debian", "http://10.0.2.2/debian"},
+        {"https://[::1]:80", "https://10.0.2.2:80"},
+        {"http://localhost.example/debian", "http://localhost.example/debian"},
+        {"http://m.example/127.0.0.1", "http://m.example/127.0.0.1"},
+        {"Acquire::http::Proxy \"http://127.0.0.1:8080/\";", "Acquire::http::Proxy \"http://10.0.2.2:8080/\";"},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *got = debian_guest_uri(cases[i][0]);
+        assert_string_equal(got, cases[i][1]);
+    }
 }
 
 static void test_sources(void **state)
@@ -538,6 +626,8 @@ int main(void)
         cmocka_unit_test(test_module_info_survives_damage),
         WITH_CACHE(test_modules_resolve),
         cmocka_unit_test(test_unknown_series),
+        cmocka_unit_test_setup_teardown(test_tar, enter_cache, leave_cache),
+        cmocka_unit_test(test_guest_addresses),
         WITH_CACHE(test_no_network),
         WITH_CACHE(test_no_apt),
         cmocka_unit_test(test_real_kernel),
