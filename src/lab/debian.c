@@ -38,8 +38,7 @@ static const char script[] =
 #include "lab/second-stage.inc"
     ;
 
-/* --- files of the root that are ours
- * ----------------------------------------------------------------------------------- */
+/* --- files of the root that are ours ----------------------------------------------------------------- */
 
 /* eth0 has its address from the initramfs, or from the kernel; on a disk, nobody has given it one. */
 static const char network[] =
@@ -162,8 +161,7 @@ static bool put_included(struct debian_tree *t, const struct debian_plan *plan, 
     return ok;
 }
 
-/* --- the first stage
- * --------------------------------------------------------------------------------------------------- */
+/* --- the first stage --------------------------------------------------------------------------------- */
 
 /* Links where folders were before /usr was merged, so that packages of any age fall into place. */
 static bool merge_usr(const char *tree, GError **err)
@@ -387,8 +385,7 @@ char *lab_debian_plan(const struct lab_debian *what, GError **err)
     return text;
 }
 
-/* --- the second stage
- * --------------------------------------------------------------------------------------------------- */
+/* --- the second stage -------------------------------------------------------------------------------- */
 
 double lab_debian_progress(struct debian_work *w, const char *line)
 {

@@ -257,8 +257,7 @@ bool debian_tree_put_text(struct debian_tree *t, const char *path, unsigned mode
     return debian_tree_put(t, path, mode, text, strlen(text), err);
 }
 
-/* --- packages
- * ------------------------------------------------------------------------------------------------------- */
+/* --- packages ---------------------------------------------------------------------------------------- */
 
 static GByteArray *read_part(const char *deb, const char *which, GError **err)
 {

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/report.h"
 #include "lab/debian.h"
@@ -150,6 +151,7 @@ int make_debian(const struct lab_root *root, const struct debian_wishes *w)
         fputs(plan, stdout);
         return EXIT_SUCCESS;
     }
+    umask(022); /* folders that no package describes are for every user of the guest */
     if (!lab_debian_begin(&what, &work, &err))
         die("%s", err->message);
     run_second_stage(&work, w);

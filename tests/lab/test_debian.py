@@ -74,7 +74,7 @@ def test_plan(user, mirror):
 @pytest.fixture(scope="module")
 def begun(user, mirror):
     """The tree after the first stage: the second one cannot run, since there is no shell in it."""
-    r = user.lab("rootfs", "make", "debian", "mine", "--include", "extra", *mirror)
+    r = user.run("sh", "-c", 'umask 077; exec "$@"', "sh", user.armlet, "rootfs", "make", "debian", "mine", "--include", "extra", *mirror)
     making = os.path.join(user.roots, "mine.making")
     assert r.returncode == 1 and f"{making}/log has what they said, and the same command tries again" in r.stderr, r.stderr
     assert not os.path.exists(os.path.join(user.roots, "mine"))
@@ -104,6 +104,7 @@ def test_owners_are_kept(begun):
 
 
 def test_links_are_followed_within_the_root(begun):
+    assert all(os.stat(f"{begun}/{d}").st_mode & 0o777 == 0o755 for d in (".", "usr", "usr/bin", "usr/share", "var/lib/dpkg", "etc/apt"))
     assert os.readlink(f"{begun}/lib") == "usr/lib" and read(begun, "usr/bin/tool") == "#!/bin/true\n"
     assert read(begun, "usr/lib/aarch64-linux-gnu/libthing.so.1") == "library\n"
     assert read(begun, "usr/lib/through-link") == "in lib\n"
