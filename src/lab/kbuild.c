@@ -2,8 +2,9 @@
  * Kernels built from source: see kbuild.h.
  *
  * The source is unpacked once per version of Debian's package, the build is out of tree and thrown away but
- * for its results.  What decides about a result is hashed into its name: the fragment, the source's version,
- * the compiler's.  Builds of different kernels go on at the same time; the same one is built once.
+ * for its results; one that was interrupted or failed stays, and goes on the next time.  What decides about a
+ * result is hashed into its name: the fragment, the source's version, the compiler's.  Builds of different
+ * kernels go on at the same time; the same one is built once.
  *
  * Threading: the caller's; processes by a lock for each result, and by the cache's for the source.
  */
@@ -27,6 +28,7 @@
 #define SOURCE   "linux-source-6.1"
 #define SOURCE_BYTES (UINT64_C(1700) << 20)
 #define BUILD_BYTES  (UINT64_C(1000) << 20)
+#define EXPECT       1400 /* lines of make's that name a file */
 
 const char lab_article_config[] =
     "CONFIG_LOCALVERSION=\"-armlet\"\n"
@@ -201,23 +203,36 @@ static bool keep_modules(const char *out, const char *folder, GError **err)
     return cache_make_folder(to, err) && cache_run(&(struct cache_run){.argv = argv}, err);
 }
 
+/* What an earlier build has left in `out' is gone on with if it had come as far as its configuration. */
+static bool configure(const char *source, const char *fragment, const char *out, GError **err)
+{
+    g_autofree char *file = g_build_filename(out, ".armlet-fragment", NULL), *quoted = g_shell_quote(file);
+    g_autofree char *stamp = g_build_filename(out, ".armlet-configured", NULL);
+    g_autofree char *words = g_strdup_printf("-s KCONFIG_ALLCONFIG=%s allnoconfig", quoted);
+
+    if (!g_access(stamp, F_OK))
+        return true;
+    cache_remove(out);
+    return cache_make_folder(out, err) && cache_write_file(file, fragment, strlen(fragment), err) &&
+           make_run(source, out, words, 0, err) && make_check_config(fragment, out, err) &&
+           cache_write_file(stamp, "", 0, err);
+}
+
 static bool build(const char *source, const char *fragment, const char *folder, GError **err)
 {
     g_autofree char *work = g_strconcat(folder, ".work", NULL);
-    g_autofree char *out = g_build_filename(work, "out", NULL),
-                    *file = g_build_filename(work, "fragment", NULL);
-    g_autofree char *kept = g_build_filename(work, "kept", NULL), *quoted = g_shell_quote(file);
-    g_autofree char *config = g_strdup_printf("-s KCONFIG_ALLCONFIG=%s allnoconfig", quoted);
+    g_autofree char *out = g_build_filename(work, "out", NULL), *kept = g_build_filename(work, "kept", NULL);
 
-    cache_remove(work);
-    bool ok =
-        cache_make_folder(out, err) && cache_make_folder(kept, err) && cache_check_space(BUILD_BYTES, err) &&
-        cache_write_file(file, fragment, strlen(fragment), err) && make_run(source, out, config, 0, err) &&
-        make_check_config(fragment, out, err) && make_run(source, out, "Image modules", 1400, err) &&
-        keep(out, "arch/arm64/boot/Image", kept, "Image", err) && keep(out, ".config", kept, "config", err) &&
-        keep(out, "System.map", kept, "System.map", err) && keep(out, "vmlinux", kept, "vmlinux", err) &&
-        keep_modules(out, kept, err) && cache_publish(kept, folder, err);
-    cache_remove(work);
+    cache_remove(kept);
+    bool ok = make_check_compiler(source, err) && cache_make_folder(kept, err) &&
+              cache_check_space(BUILD_BYTES, err) && configure(source, fragment, out, err) &&
+              make_run(source, out, "Image modules", EXPECT, err) &&
+              keep(out, "arch/arm64/boot/Image", kept, "Image", err) &&
+              keep(out, ".config", kept, "config", err) && keep(out, "System.map", kept, "System.map", err) &&
+              keep(out, "vmlinux", kept, "vmlinux", err) && keep_modules(out, kept, err) &&
+               cache_publish(kept, folder, err);
+    if (ok)
+        cache_remove(work);
     return ok;
 }
 

@@ -24,4 +24,7 @@ bool kconfig_has(const char *config, const char *name, bool module_counts);
  */
 char *kconfig_missing(const char *config, const char *const *names);
 
+/* What to say behind them. */
+#define KCONFIG_ADVICE "(lines for FILE of armlet kernel build --source TREE --fragment FILE)"
+
 #endif

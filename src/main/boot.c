@@ -150,15 +150,19 @@ static void require(const struct wishes *w, GBytes *image, const char *purpose,
     g_autofree char *missing = config ? kconfig_missing(config, options_needed) : NULL;
 
     if (missing)
-        die("boot: %s cannot %s; it lacks %s", w->image, purpose, missing);
+        die("boot: %s cannot %s; it lacks %s " KCONFIG_ADVICE, w->image, purpose, missing);
 }
 
 static void check_image(const struct wishes *w, GBytes *image, const struct root *r)
 {
-    static const char *const nfs[] = { "ROOT_NFS", "NFS_V3", "IP_PNP_DHCP", "VIRTIO_NET", NULL };
-    static const char *const disk[] = { "VIRTIO_BLK", "VIRTIO_PCI", "EXT4_FS", NULL };
+    static const char *const memory[] = { "BLK_DEV_INITRD", "BINFMT_ELF", "BINFMT_SCRIPT", NULL };
+    static const char *const nfs[] = { "ROOT_NFS", "NFS_V3", "IP_PNP_DHCP", "VIRTIO_NET", "VIRTIO_PCI",
+                                       "PCI_HOST_GENERIC", NULL };
+    static const char *const disk[] = { "VIRTIO_BLK", "VIRTIO_PCI", "PCI_HOST_GENERIC", "EXT4_FS", NULL };
     static const char *const share[] = { "NET_9P", "NET_9P_VIRTIO", "9P_FS", NULL };
 
+    if (r->kind == ROOT_MEMORY)
+        require(w, image, "have its root in memory", memory);
     if (r->kind == ROOT_NFS)
         require(w, image, "mount its root by NFS", nfs);
     if (r->kind == ROOT_DISK)
@@ -189,7 +193,7 @@ static struct root choose_root(const struct wishes *w)
     if (image)
         check_image(w, image, &r);
     if (r.kind == ROOT_NFS && !mounts_nfs(image))
-        die("boot: %s cannot mount its root by NFS; it lacks CONFIG_ROOT_NFS=y", w->image);
+        die("boot: %s cannot mount its root by NFS; it lacks CONFIG_ROOT_NFS=y " KCONFIG_ADVICE, w->image);
     if (!r.path && r.kind != ROOT_MEMORY && !(r.path = lab_rootfs_busybox(&err)))
         die("%s", err->message);
     return r;

@@ -227,12 +227,13 @@ static void check_kernel(const char *image, const struct share *share)
     if (!config)
         return;
     if ((missing = kconfig_missing(config, always)))
-        cli_fail(&command_run, "%s cannot run commands; it lacks %s", image, missing);
+        cli_fail(&command_run, "%s cannot run commands; it lacks %s " KCONFIG_ADVICE, image, missing);
     if (share->host && (missing = kconfig_missing(config, shared)))
-        cli_fail(&command_run, "%s cannot share a directory (--no-share does without); it lacks %s", image,
+        cli_fail(&command_run,
+                 "%s cannot share a directory (--no-share does without); it lacks %s " KCONFIG_ADVICE, image,
                  missing);
     if (share->root && (missing = kconfig_missing(config, share->disk ? disk : network)))
-        cli_fail(&command_run, "%s cannot have its root there; it lacks %s", image, missing);
+        cli_fail(&command_run, "%s cannot have its root there; it lacks %s " KCONFIG_ADVICE, image, missing);
 }
 
 /* Modules that the agent loads for what it mounts; ends in NULL.  g_free() the array. */

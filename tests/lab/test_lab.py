@@ -4,6 +4,7 @@ import http.server
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -243,6 +244,30 @@ def test_build_that_fails_says_why(tree, cache):
     (tree / "Makefile").write_text((tree / "Makefile").read_text().replace("\techo >> $(O)/built\n", "\techo 'x.c:1: error: no' >&2; false\n"))
     r = armlet("kernel", "build", "--source", str(tree), env=cache)
     assert r.returncode == 1 and b"x.c:1: error: no" in r.stderr
+
+
+def test_interrupted_build_of_debians_source_goes_on(tree, cache):
+    """Without --source; the tree stands for Debian's."""
+    source = os.path.join(cache["XDG_CACHE_HOME"], "armlet/source/linux-source-6.1_0")
+    makefile = (tree / "Makefile").read_text() + "\ttouch $(O)/System.map $(O)/vmlinux\n"
+    shutil.copytree(tree, source)
+    with open(source + "/Makefile", "w") as f:
+        f.write(makefile.replace("allnoconfig:\n", "allnoconfig:\n\techo >> $(O)/configured\n")
+                .replace("\techo >> $(O)/built\n", "\techo >> $(O)/built; [ `wc -l < $(O)/built` = 2 ] || sleep 60\n"))
+    p = subprocess.Popen([ARMLET, "kernel", "build"], env=cache, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    work = cache["XDG_CACHE_HOME"] + "/armlet/built/*.work/out/"
+    end = time.monotonic() + SECONDS
+    while not glob.glob(work + "built"):
+        assert p.poll() is None and time.monotonic() < end
+        time.sleep(0.1)
+    p.send_signal(signal.SIGINT)
+    p.communicate(timeout=SECONDS)
+    assert p.returncode and glob.glob(work + "configured")
+    r = armlet("kernel", "build", env=cache, timeout=30)
+    image = r.stdout.decode().strip()
+    assert r.returncode == 0 and "CONFIG_ROOT_NFS=y" in open(image).read(), r.stderr
+    assert not glob.glob(work)
+    assert armlet("kernel", "build", env=cache).stdout.decode().strip() == image
 
 
 def test_interrupted_build_goes_on(tree, cache):

@@ -324,12 +324,25 @@ def test_kernel_that_lacks_options(tmp_path):
     (tmp_path / "Image").write_bytes(image)
     on = ["BLK_DEV_INITRD", "BINFMT_ELF", "BINFMT_SCRIPT", "DEVTMPFS", "PROC_FS", "SYSFS", "TMPFS", "VIRTIO_MMIO",
           "SERIAL_AMBA_PL011_CONSOLE"]
-    (tmp_path / "config").write_text("".join(f"CONFIG_{name}=y\n" for name in on))
-    r = armlet("run", str(tmp_path / "Image"), "--", "true")
-    assert r.returncode == 125 and b"cannot run commands; it lacks CONFIG_VIRTIO_CONSOLE=y" in r.stderr
-    (tmp_path / "config").write_text("".join(f"CONFIG_{name}=y\n" for name in [*on, "VIRTIO_CONSOLE", "9P_FS"]))
-    r = armlet("run", str(tmp_path / "Image"), "--", "true")
-    assert r.returncode == 125 and b"--no-share does without); it lacks CONFIG_NET_9P=y CONFIG_NET_9P_VIRTIO=y" in r.stderr
+    runs = ["run", str(tmp_path / "Image"), "--", "true"]
+    boots = ["boot", str(tmp_path / "Image")]
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    for more, args, status, words in [
+            ([], runs, 125, "cannot run commands; it lacks CONFIG_VIRTIO_CONSOLE=y "),
+            (["VIRTIO_CONSOLE", "9P_FS"], runs, 125,
+             "--no-share does without); it lacks CONFIG_NET_9P=y CONFIG_NET_9P_VIRTIO=y "),
+            ([], [*boots, "--root", str(tmp_path)], 1, "cannot mount its root by NFS; it lacks CONFIG_ROOT_NFS=y "),
+            (["VIRTIO_BLK", "VIRTIO_PCI"], [*boots, "--root", str(tmp_path / "disk")], 1,
+             "cannot mount its root from a disk; it lacks CONFIG_PCI_HOST_GENERIC=y CONFIG_EXT4_FS=y "),
+            ([], [*boots, "--root", "none", "--share", str(tmp_path)], 1,
+             "cannot mount a shared directory; it lacks CONFIG_NET_9P=y CONFIG_NET_9P_VIRTIO=y CONFIG_9P_FS=y "),
+            (None, [*boots, "--root", "none"], 1, "cannot have its root in memory; it lacks CONFIG_BLK_DEV_INITRD=y ")]:
+        config = ["SERIAL_AMBA_PL011_CONSOLE"] if more is None else [*on, *more]
+        (tmp_path / "config").write_text("".join(f"CONFIG_{name}=y\n" for name in config))
+        r = armlet(*args, timeout=30)
+        err = r.stderr.decode()
+        assert r.returncode == status and len(err.splitlines()) == 1, err
+        assert words in err and "armlet kernel build --source TREE --fragment FILE" in err, err
 
 
 # --- test results ---------------------------------------------------------------------------------------------------
