@@ -237,6 +237,9 @@ static void test_nested_in_other_spellings(void **state)
 static void test_plans(void **state)
 {
     expect("TAP version 13\nok 1 a\n", "a=passed;", "no plan;", false);
+    /* KUnit's parameters, whose number it does not know before. */
+    expect("KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: s\n    ok 1 x=1\n    ok 2 x=2\nok 1 s\n",
+           "s.x=1=passed;s.x=2=passed;s=passed;", "", true);
     expect("1..3\nok 1 a\nok 2 b\n", "a=passed;b=passed;", "3 tests planned, 2 seen;", false);
     expect("1..1\nok 1 a\nok 2 b\n", "a=passed;b=passed;", "1 test planned, 2 seen;", false);
     expect("1..2\nok 1 a\nok 3 b\n", "a=passed;b=passed;", "b: number 3 where 2 was expected;", false);

@@ -8,7 +8,8 @@
  *
  * Known deviations that are understood: results without a number; "# Subtest: NAME" with and without a
  * version line before it; kselftest's subtests as "# ok 1 ..." (a comment before each line); plans behind the
- * tests; no plan on a level that began with a version line is an error, as is a plan that does not match.
+ * tests.  Subtests without a plan are as they should be (KTAP; KUnit's parameters), all tests without one are
+ * an error, as is a plan that does not match.
  */
 #include "lab/ktap.h"
 
@@ -99,7 +100,7 @@ static void check_plan(struct ktap *k, const struct level *l)
 {
     unsigned have = l->parent->tests->len;
 
-    if (l->plan < 0 && l->versioned)
+    if (l->plan < 0 && l->versioned && l == k->levels)
         error(k, l->parent, "no plan");
     else if (l->plan >= 0 && (unsigned)l->plan != have)
         error(k, l->parent, "%d test%s planned, %u seen", l->plan, l->plan == 1 ? "" : "s", have);
