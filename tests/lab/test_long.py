@@ -30,14 +30,14 @@ TROUBLE = "/sys/kernel/debug/provoke-crash/DIRECT"
 # What the kernel is told to do, what it is to be impatient about, the status, words of the last line, what is
 # above it: the kernel's own report, and ours of a guest that hangs (without BTF it does not tell of crashes).
 VERDICTS = [
-    ("PANIC", "", 240, "panic in the guest's kernel: Kernel panic - not syncing: dumptest", " lkdtm_PANIC"),
+    ("PANIC", "", 240, "panic in the guest's kernel: Kernel panic - not syncing: dumptest", " lkdtm_do_action"),
     ("BUG", "", 241, "oops in the guest's kernel: kernel BUG at ", " lkdtm_BUG"),
     ("EXCEPTION", "", 241, "oops in the guest's kernel: Internal error: Oops", " lkdtm_EXCEPTION"),
     ("SOFTLOCKUP", "echo 1 > /proc/sys/kernel/watchdog_thresh", 242, "soft lockup in the guest's kernel: ",
-     "report: what the guest is at\n(.*\n)*    #.* lkdtm_SOFTLOCKUP"),
+     "report: what the guest is at\n(.*\n)*    #.* direct_entry"),
     ("HARDLOCKUP", "echo 4 > /sys/module/rcupdate/parameters/rcu_cpu_stall_timeout; "
      "echo 0 > /proc/sys/kernel/soft_watchdog", 243, "RCU stall in the guest's kernel: rcu: INFO: rcu_",
-     "report: what the guest is at\n(.*\n)*    #.* lkdtm_HARDLOCKUP"),
+     "report: what the guest is at\n(.*\n)*    #.* direct_entry"),
     ("HUNG_TASK", "echo 2 > /proc/sys/kernel/hung_task_timeout_secs", 245,
      "hung task in the guest's kernel: INFO: task ", "report: what the guest is at\n  CPU 0: "),
 ]
