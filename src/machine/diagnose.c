@@ -359,7 +359,8 @@ static bool exception_loop(const struct diagnose *d, unsigned i)
 {
     for (unsigned n = 0; n < SAMPLES; n++) {
         const struct sample *s = &d->samples[n][i];
-        if (s->el != 1 || !in_vectors(s, s->pc) || !in_vectors(s, s->elr))
+        bool off = !s->icount && !s->elr; /* not begun yet: all is zero, vectors and pc */
+        if (off || s->el != 1 || !in_vectors(s, s->pc) || !in_vectors(s, s->elr))
             return false;
     }
     return d->samples[SAMPLES - 1][i].icount != d->samples[0][i].icount ||
