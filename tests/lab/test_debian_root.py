@@ -235,10 +235,11 @@ def test_an_image_boots(user, boot):
     g = boot("disk")
     assert "running" in cmd(g, "systemctl is-system-running --wait")
     assert "/dev/vda on / type ext4" in cmd(g, "mount")
-    cmd(g, "until networkctl status --no-pager | grep -q 'State: routable'; do sleep 0.2; done")
+    cmd(g, "until ip route | grep -q default; do sleep 0.2; done")
     assert "inet 10.0.2.15/24" in cmd(g, "ip addr") and "default via 10.0.2.2" in cmd(g, "ip route")
-    assert "2755 root shadow" in cmd(g, "stat -c '%a %U %G' /usr/bin/chage; ls -d /.armlet")
-    assert cmd(g, "dpkg --verify").strip() == ""
+    out = cmd(g, "stat -c '%a %U %G' /usr/bin/chage; ls -d /.armlet")
+    assert "2755 root shadow" in out and "No such file" in out
+    assert "complaints: 0" in cmd(g, "echo complaints: $(dpkg --verify | wc -l)")
     power_off(g)
     check = subprocess.run(["/sbin/e2fsck", "-fn", image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
     assert check.returncode == 0, check.stdout
