@@ -35,6 +35,7 @@
 #include "cpu/tlb.h"
 #include "jit/check.h"
 #include "jit/code.h"
+#include "jit/dump.h"
 
 enum {
     SPACES = 16,         /* data TLBs kept */
@@ -526,7 +527,7 @@ static bool run_cold(struct jit_cpu *j, struct jit_place at)
     uint64_t page = cpu->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     bool ran = false;
 
-    if (cpu->cluster->lockstep || at.mode & (JM_TRACED | JM_BREAKS))
+    if (cpu->cluster->lockstep || at.mode & (JM_TRACED | JM_BREAKS) || jit_dump_wanted(cpu->pc))
         return false;
     while (jit_code_is_cold(j->code, &at)) {
         unsigned n = interp_run_line(cpu, at.hva);
