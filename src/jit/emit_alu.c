@@ -108,7 +108,8 @@ void emit_alu(struct emit *e, const struct ir *ir, bool want_flags)
         emit_clobber_flags(e);
     if (b_late) {
         unsigned n = emit_hint(e, id);
-        if (n && jit_pin_of[n - 1] != NO_REG && e->gx_live[n - 1] == (e->loc[a].kind == L_GX && e->loc[a].n == n - 1 && e->uses[a] == 1))
+        if (n && jit_pin_of[n - 1] != NO_REG &&
+            e->gx_live[n - 1] == (e->loc[a].kind == L_GX && e->loc[a].n == n - 1 && e->uses[a] == 1))
             d = jit_pin_of[n - 1];
         else if (a_dies)
             d = ra;

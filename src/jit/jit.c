@@ -129,7 +129,7 @@ static void space_clear(struct space *s)
 {
     for (unsigned i = 0; i < s->nused; i++) {
         struct jtlb_entry *t = &s->table[s->used[i]];
-        t->rtag = t->wtag = JTLB_NONE;
+        t->rtag = t->wtag = jtlb_none(s->used[i]);
     }
     s->nused = 0;
 }
@@ -145,7 +145,8 @@ static void space_make(struct space *s)
      * which a wide access reaches page 0.
      */
     unsigned last = (1u << JTLB_BITS) - 1;
-    s->table[0].rtag = s->table[0].wtag = s->table[last].rtag = s->table[last].wtag = JTLB_NONE;
+    s->table[0].rtag = s->table[0].wtag = jtlb_none(0);
+    s->table[last].rtag = s->table[last].wtag = jtlb_none(last);
     s->nused = 0;
 }
 
@@ -205,14 +206,14 @@ static void fill(struct jit_cpu *j, uint64_t va, unsigned mop)
 
     if (f->device || tlb->strict || (f->rtag != tag && f->wtag != tag))
         return;
-    if (t->rtag == JTLB_NONE || !(t->rtag | t->wtag)) {
+    if (t->rtag == jtlb_none(i) || !(t->rtag | t->wtag)) {
         struct space *s = mop & MO_UNPRIV ? space_of_table(j, table) : j->data_space;
         if (s->nused == G_N_ELEMENTS(s->used))
             space_clear(s);
         s->used[s->nused++] = i;
     }
-    t->rtag = f->rtag == tag ? page : JTLB_NONE;
-    t->wtag = f->wtag == tag ? page : JTLB_NONE;
+    t->rtag = f->rtag == tag ? page : jtlb_none(i);
+    t->wtag = f->wtag == tag ? page : jtlb_none(i);
     t->addend = f->addend;
 }
 
@@ -299,7 +300,7 @@ static void on_tlbi(void *opaque, struct cpu *cpu, const struct tlb_op *op, unsi
             struct jtlb_entry *t = &j->spaces[s].table[jtlb_index(va)];
             /* bits 63 to 56 are a tag where the top byte is ignored */
             if (!((t->rtag ^ va) << 8 >> 20) || !((t->wtag ^ va) << 8 >> 20))
-                t->rtag = t->wtag = JTLB_NONE;
+                t->rtag = t->wtag = jtlb_none(jtlb_index(va));
             if (unlikely(jit_check_mmu))
                 jit_check_gone(j->cpu, j->spaces[s].table, va);
         }
@@ -729,11 +730,13 @@ static void describe_code(struct jit_code *code, GString *out)
     g_string_append_printf(out,
         "code: %" PRIu64 " blocks of %.1f instructions translated in %.3f s (%.0f ns an instruction), %.1f bytes of code "
         "a guest byte\n"
-        "  %" PRIu64 " links; %" PRIu64 " blocks still good after an invalidation; %" PRIu64 " blocks kept in %.1f of %.1f MiB, %u segments, %" PRIu64 " thrown away, %" PRIu64
+        "  %" PRIu64 " links; %" PRIu64 " blocks still good after an invalidation; %" PRIu64
+        " blocks kept in %.1f of %.1f MiB, %u segments, %" PRIu64 " thrown away, %" PRIu64
         " waits for vCPUs; versions of %u granules\n",
         s.made, s.made ? (double)s.insns / (double)s.made : 0, (double)s.ns / 1e9,
         s.insns ? (double)s.ns / (double)s.insns : 0, s.insns ? (double)s.bytes / (double)s.insns / 4 : 0,
-        s.links, s.kept, s.blocks, (double)s.used / (1 << 20), (double)s.size / (1 << 20), s.segments, s.evictions, s.waits, granules_with_versions());
+        s.links, s.kept, s.blocks, (double)s.used / (1 << 20), (double)s.size / (1 << 20), s.segments, s.evictions,
+        s.waits, granules_with_versions());
 }
 
 void jit_describe(const struct cpu *cpu, GString *out)

@@ -408,7 +408,8 @@ static void branch_if(CTX *c, V cond, int64_t off)
         put_imm(c, IR_side, 0, cond.id, here(c) + (uint64_t)off);
         return;
     }
-    if (!loop && off < 0 && c->insns < TRACE_FROM && c->sides < TRACE_SIDES && c->jumps < TRACE_JUMPS && may_go_on(c, c->here + off)) {
+    if (!loop && off < 0 && c->insns < TRACE_FROM && c->sides < TRACE_SIDES && c->jumps < TRACE_JUMPS &&
+        may_go_on(c, c->here + off)) {
         c->sides++;
         c->jumps++;
         put_imm(c, IR_side, 0, cond.id, here(c) + 4);

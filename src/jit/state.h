@@ -90,12 +90,19 @@ enum {
     JTLB_SHIFT = 5, /* log2 of an entry's size */
     JTLB_MASK = ((1 << JTLB_BITS) - 1) << JTLB_SHIFT,
 };
-struct jtlb_entry { /* tags: page of va; JTLB_NONE when empty */
+struct jtlb_entry { /* tags: page of va; jtlb_none() when empty */
     uint64_t rtag, wtag;
     uint64_t addend; /* host address less va */
     uint64_t pad;
 };
-#define JTLB_NONE UINT64_C(0xff0f0f0f0f0f0000) /* never a page that an access can have and hit: not canonical */
+/*
+ * The tag of entry i when it is empty: a page that is looked for neither there nor, by an access that goes on in the next
+ * page, one before.
+ */
+static inline uint64_t jtlb_none(unsigned i)
+{
+    return (uint64_t)(i ^ 2) << MEM_PAGE_SHIFT;
+}
 
 /* --- jump cache: from va and key to code --- */
 enum {
@@ -124,7 +131,8 @@ struct jit_block {
 };
 /*
  * What code takes for granted: EL1, FP enabled, SP alignment checked, FPCR zero, SPSel (EL1h), DC ZVA allowed.  TRACED: every
- * block is entered from the run loop, which traces it (-d exec, cpu, nochain, sysreg), and C accesses system registers; so nothing is linked or put into the jump cache.
+ * block is entered from the run loop, which traces it (-d exec, cpu, nochain, sysreg), and C accesses system registers; so
+ * nothing is linked or put into the jump cache.
  * BREAKS: of a page with breakpoints (jit.c, rule 4); it is the page's and not the vCPU's, so that keys are without it.
  */
 enum { JM_EL = 1, JM_FP = 2, JM_SP = 4, JM_FPCR = 8, JM_SPH = 16, JM_DZE = 32, JM_TRACED = 64, JM_BREAKS = 128 };

@@ -333,6 +333,30 @@ static void nested(int sig)
     *nowhere = 1;
 }
 
+/*
+ * What a translator keeps of a page that is gone must not be found by an address that no page has: those near where it was in
+ * a table of any size, and what an empty place may be marked with.
+ */
+static void pages_that_are_gone(void)
+{
+    static const uint64_t no_page[] = { UINT64_C(0xff0f0f0f0f0f0000), UINT64_C(0xfffffffffffff000), UINT64_C(0x00ff000000000000),
+                                        UINT64_C(0x0f0f0f0f0f0f0000), UINT64_C(0x8000000000000000), UINT64_C(0xdeadbeefdeadb000) };
+    bool ok = true;
+
+    for (unsigned n = 0; n < 40 * sizeof no_page / sizeof no_page[0]; n++) {
+        uint64_t va = no_page[n % (sizeof no_page / sizeof no_page[0])];
+        uintptr_t at = 0x5400000000 + (va & 0x3fff000); /* the same place in tables of up to 16,384 pages */
+        volatile char *p = mmap((void *)at, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+        p[0] = 1;
+        munmap((void *)at, PAGE);
+        last_signal = 0;
+        if (!sigsetjmp(back, 1))
+            (void)*(volatile uint64_t *)va;
+        ok &= last_signal == SIGSEGV || last_signal == SIGBUS;
+    }
+    verdict(ok, "addresses without a page, where pages were that are gone");
+}
+
 static void nested_faults(void)
 {
     enum { STACK = 128 << 20 };
@@ -393,6 +417,7 @@ int main(int argc, char **argv)
     aliased();
     bad_jumps();
     device_jump();
+    pages_that_are_gone();
     nested_faults();
     much_code(argc > 3 ? (size_t)atoi(argv[3]) << 20 : 4 << 20);
     random_words(seconds, seed);
