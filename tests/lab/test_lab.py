@@ -186,6 +186,7 @@ def tree(tmp_path):
         "allnoconfig:\n\tcp $(KCONFIG_ALLCONFIG) $(O)/.config\n"
         "defconfig:\n\techo CONFIG_OLD=y > $(O)/.config\n"
         "olddefconfig: ;\n"
+        "modules:\n\t@:\n"
         "Image:\n\tmkdir -p $(O)/arch/arm64/boot\n\t@echo '  CC      x.o'\n\techo >> $(O)/built\n"
         "\tcp $(O)/.config $(O)/arch/arm64/boot/Image\n")
     return t
