@@ -7,12 +7,13 @@
 
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "base/report.h"
 
 struct cpio_entry {
     unsigned mode; /* with the type bits of <sys/stat.h> */
-    unsigned major, minor;
+    unsigned major, minor, uid, gid;
     GBytes *data; /* contents, or a link's target */
 };
 
@@ -74,6 +75,16 @@ void cpio_add_char_device(struct cpio *c, const char *path, unsigned mode, unsig
     e->minor = minor;
 }
 
+void cpio_add(struct cpio *c, const char *path, const struct stat *st, const void *data, size_t size)
+{
+    struct cpio_entry *e = add(c, path, st->st_mode, data, size);
+
+    e->uid = st->st_uid;
+    e->gid = st->st_gid;
+    e->major = major(st->st_rdev);
+    e->minor = minor(st->st_rdev);
+}
+
 static void pad(GByteArray *out, guint multiple)
 {
     static const guint8 zeros[512];
@@ -93,7 +104,7 @@ static void append(GByteArray *out, const char *name, unsigned inode, const stru
      * check
      */
     g_snprintf(header, sizeof header, "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", inode,
-               e->mode, 0, 0, links, 0, (unsigned)size, 0, 0, e->major, e->minor, (unsigned)strlen(name) + 1,
+               e->mode, e->uid, e->gid, links, 0, (unsigned)size, 0, 0, e->major, e->minor, (unsigned)strlen(name) + 1,
                0);
     g_byte_array_append(out, (const guint8 *)header, 110);
     g_byte_array_append(out, (const guint8 *)name, (guint)strlen(name) + 1);

@@ -25,6 +25,12 @@ void cpio_add_file(struct cpio *c, const char *path, unsigned mode, const void *
 void cpio_add_link(struct cpio *c, const char *path, const char *target);
 void cpio_add_char_device(struct cpio *c, const char *path, unsigned mode, unsigned major, unsigned minor);
 
+/*
+ * An entry with the kind, mode, owner and device of `st'; data are a file's contents or a link's target.
+ */
+struct stat;
+void cpio_add(struct cpio *c, const char *path, const struct stat *st, const void *data, size_t size);
+
 /* The archive, in order of paths, so that equal contents give equal bytes. */
 GByteArray *cpio_build(const struct cpio *c);
 

@@ -210,7 +210,7 @@ static bool fill_tree(const struct lab_debian *what, const struct debian_work *w
     t = debian_tree_new(w->tree, what->real);
     ok = unpack_all(t, plan, err) && debian_tree_finish(t, err) && put_ours(t, plan, err) &&
          put_lists(t, plan, err) && put_included(t, plan, what->include, err) &&
-         (what->root->format == LAB_ROOT_DIR || debian_tree_put_text(t, "/.armlet/image", 0644, "", err)) &&
+         (what->root->format != LAB_ROOT_EXT4 || debian_tree_put_text(t, "/.armlet/image", 0644, "", err)) &&
          (!what->keyring || put_copy(t, "/etc/apt/keyrings/armlet.gpg", what->keyring, err));
     debian_tree_free(t);
     return ok;
@@ -289,7 +289,7 @@ static bool make_image(const struct lab_debian *what, struct debian_work *w, GEr
     uint64_t needed, size;
     int fd;
 
-    if (root->format == LAB_ROOT_DIR)
+    if (root->format != LAB_ROOT_EXT4)
         return true;
     if (!rootfs_add(root, w->tree, err) || !rootfs_measure(w->tree, &needed, err))
         return false;
@@ -316,7 +316,7 @@ static char *describe(const struct lab_debian *what, const struct debian_plan *p
     g_autofree char *packages = debian_plan_text(plan);
 
     return g_strdup_printf("%s%s%s%s%s", packages, plan->sources, what->real ? "real\n" : "mapped\n",
-                           what->root->format == LAB_ROOT_DIR ? "" : "image\n", script);
+                           what->root->format == LAB_ROOT_EXT4 ? "image\n" : "", script);
 }
 
 static bool begin_with_plan(const struct lab_debian *what, struct debian_work *w, struct debian_plan *plan,
@@ -408,7 +408,10 @@ bool lab_debian_end(const struct lab_debian *what, struct debian_work *w, GError
     cache_remove(ours);
     if (!w->image && !rootfs_add(what->root, w->tree, err))
         return false;
-    if (rename(w->image ? w->image : w->tree, what->root->path)) {
+    if (what->root->format == LAB_ROOT_INITRAMFS) {
+        if (!rootfs_archive(w->tree, what->root->path, what->real, err))
+            return false;
+    } else if (rename(w->image ? w->image : w->tree, what->root->path)) {
         g_set_error(err, LAB_ERROR, LAB_ERROR_IO, "cannot make %s: %s", what->root->path, g_strerror(errno));
         return false;
     }

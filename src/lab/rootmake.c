@@ -20,6 +20,7 @@
 
 #include "lab/cache.h"
 #include "lab/cpio.h"
+#include "nfs/nfs.h"
 
 enum { SPARE_MB = 64 };
 
@@ -88,34 +89,57 @@ static const char init_script[] = "#!/bin/sh\n"
                                   "mount -t devtmpfs devtmpfs /dev\n"
                                   "exec /sbin/init\n";
 
-static bool archive_entry(struct cpio *c, const char *path, const char *name, GError **err)
-{
-    struct stat st;
+struct archive {
+    struct cpio cpio;
+    bool real;
+};
 
-    if (lstat(path, &st))
-        return fail_errno(err, "look at", path);
-    if (S_ISDIR(st.st_mode)) {
-        cpio_add_folder(c, name, st.st_mode & 07777);
-    } else if (S_ISLNK(st.st_mode)) {
-        g_autofree char *target = g_file_read_link(path, err);
-        if (!target)
-            return false;
-        cpio_add_link(c, name, target);
-    } else if (S_ISREG(st.st_mode)) {
-        g_autofree char *data = NULL;
-        gsize size;
-        if (!g_file_get_contents(path, &data, &size, err))
-            return false;
-        if (size > UINT32_MAX) {
-            g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "%s: an initramfs has no files of 4 GiB and more", path);
-            return false;
-        }
-        cpio_add_file(c, name, st.st_mode & 07777, data, size);
-    } /* sockets, pipes and device nodes of an overlay mean nothing there */
+/* What a link's name stands for; an ordinary file may stand for a link, whose target is in it. */
+static bool archive_link(struct archive *a, const char *path, const char *name, const struct stat *st, GError **err)
+{
+    g_autofree char *target = NULL;
+    bool ok = g_file_test(path, G_FILE_TEST_IS_SYMLINK) ? (target = g_file_read_link(path, err)) != NULL
+                                                         : g_file_get_contents(path, &target, NULL, err);
+
+    if (ok)
+        cpio_add(&a->cpio, name, st, target, strlen(target));
+    return ok;
+}
+
+static bool archive_file(struct archive *a, const char *path, const char *name, const struct stat *st, GError **err)
+{
+    g_autofree char *data = NULL;
+    gsize size;
+
+    if (!g_file_get_contents(path, &data, &size, err))
+        return false;
+    if (size > UINT32_MAX) {
+        g_set_error(err, LAB_ERROR, LAB_ERROR_FAILED, "%s: an initramfs has no files of 4 GiB and more", path);
+        return false;
+    }
+    cpio_add(&a->cpio, name, st, data, size);
     return true;
 }
 
-static bool archive_tree(struct cpio *c, const char *folder, const char *name, GError **err)
+static bool archive_entry(struct archive *a, const char *path, const char *name, GError **err)
+{
+    struct stat st;
+    int e = a->real ? lstat(path, &st) ? -errno : 0 : nfs_mapped_get(path, &st);
+
+    if (e) {
+        errno = -e;
+        return fail_errno(err, "look at", path);
+    }
+    if (S_ISLNK(st.st_mode))
+        return archive_link(a, path, name, &st, err);
+    if (S_ISREG(st.st_mode))
+        return archive_file(a, path, name, &st, err);
+    if (!S_ISSOCK(st.st_mode)) /* whoever listened there is gone */
+        cpio_add(&a->cpio, name, &st, NULL, 0);
+    return true;
+}
+
+static bool archive_tree(struct archive *a, const char *folder, const char *name, GError **err)
 {
     DIR *dir = opendir(folder);
     struct dirent *e;
@@ -128,31 +152,31 @@ static bool archive_tree(struct cpio *c, const char *folder, const char *name, G
             continue;
         g_autofree char *path = g_build_filename(folder, e->d_name, NULL);
         g_autofree char *inner = *name ? g_build_filename(name, e->d_name, NULL) : g_strdup(e->d_name);
-        ok = archive_entry(c, path, inner, err);
+        ok = archive_entry(a, path, inner, err);
         if (ok && g_file_test(path, G_FILE_TEST_IS_DIR) && !g_file_test(path, G_FILE_TEST_IS_SYMLINK))
-            ok = archive_tree(c, path, inner, err);
+            ok = archive_tree(a, path, inner, err);
     }
     closedir(dir);
     return ok;
 }
 
-static bool make_initramfs(const struct lab_root *what, const char *tree, GError **err)
+bool rootfs_archive(const char *tree, const char *path, bool real, GError **err)
 {
     g_autofree char *init = g_build_filename(tree, "init", NULL);
-    struct cpio c;
+    struct archive a = {.real = real};
 
-    cpio_init(&c);
+    cpio_init(&a.cpio);
     if (g_access(init, F_OK)) /* an overlay may bring one */
-        cpio_add_file(&c, "init", 0755, init_script, strlen(init_script));
-    bool ok = archive_tree(&c, tree, "", err);
+        cpio_add_file(&a.cpio, "init", 0755, init_script, strlen(init_script));
+    bool ok = archive_tree(&a, tree, "", err);
     if (ok) {
-        cpio_add_char_device(&c, "dev/console", 0600, 5, 1);
-        cpio_add_char_device(&c, "dev/null", 0666, 1, 3);
-        GByteArray *archive = cpio_build(&c);
-        ok = cache_write_file(what->path, archive->data, archive->len, err);
+        cpio_add_char_device(&a.cpio, "dev/console", 0600, 5, 1);
+        cpio_add_char_device(&a.cpio, "dev/null", 0666, 1, 3);
+        GByteArray *archive = cpio_build(&a.cpio);
+        ok = cache_write_file(path, archive->data, archive->len, err);
         g_byte_array_unref(archive);
     }
-    cpio_clear(&c);
+    cpio_clear(&a.cpio);
     return ok;
 }
 
@@ -222,7 +246,7 @@ bool lab_rootfs_make(const struct lab_root *what, GError **err)
     if (ok && what->format == LAB_ROOT_DIR)
         ok = !rename(tree, what->path) || fail_errno(err, "make", what->path);
     else if (ok && what->format == LAB_ROOT_INITRAMFS)
-        ok = make_initramfs(what, tree, err);
+        ok = rootfs_archive(tree, what->path, false, err);
     else if (ok)
         ok = make_ext4(what, tree, err);
     cache_remove(tree);

@@ -95,8 +95,6 @@ static void check_kind(const struct wishes *w, bool debian, const struct lab_roo
         cli_fail(&command_rootfs, "--%s goes with make debian", only);
     if (debian && w->from_source)
         cli_fail(&command_rootfs, "--from-source goes with busybox");
-    if (debian && what->format == LAB_ROOT_INITRAMFS)
-        cli_fail(&command_rootfs, "a Debian root is made as a directory or an image (--format dir or ext4)");
 }
 
 static int make(const char *name, bool debian, const struct wishes *w)

@@ -423,6 +423,33 @@ bool tree_has_xattr(struct tree *tree)
     return fgetxattr(tree->root->fd, ATTR_NAME, text, sizeof(text)) >= 0 || errno != EOPNOTSUPP;
 }
 
+static mode_t type_of_kind(char kind)
+{
+    return kind == 'b' ? S_IFBLK : kind == 'c' ? S_IFCHR : kind == 'p' ? S_IFIFO : kind == 's' ? S_IFSOCK : S_IFLNK;
+}
+
+int nfs_mapped_get(const char *path, struct stat *st)
+{
+    struct meta m = {0};
+    char text[ATTR_MAX];
+    int err;
+
+    if (lstat(path, st) < 0)
+        return -errno;
+    err = take_text(lgetxattr(path, ATTR_NAME, text, sizeof(text) - 1), text, &m);
+    if (err)
+        return err;
+    st->st_uid = m.uid;
+    st->st_gid = m.gid;
+    if (meta_stands(&m)) {
+        st->st_mode = type_of_kind(m.kind) | m.mode;
+        st->st_rdev = makedev(m.major, m.minor);
+    } else if (m.present && mode_derived(st->st_mode, m.mode, S_ISDIR(st->st_mode))) {
+        st->st_mode = (st->st_mode & S_IFMT) | m.mode;
+    }
+    return 0;
+}
+
 int nfs_mapped_set(int fd, uint32_t mode, uint32_t uid, uint32_t gid)
 {
     struct meta m = {.present = true, .kind = 'f', .mode = mode, .uid = uid, .gid = gid};

@@ -61,6 +61,9 @@ struct nfs_server;
  * mode (07777) for the guest.  0 or -errno: -EPERM when the file system keeps no attributes and one is needed.
  */
 int nfs_mapped_set(int fd, uint32_t mode, uint32_t uid, uint32_t gid);
+/* What the guest sees of the object at `path' in such a directory: lstat() with its kind, mode, owner and device.  0 or -errno. */
+struct stat;
+int nfs_mapped_get(const char *path, struct stat *st);
 
 /*
  * Serve `n' directories.  Nothing of `exports' is kept.  NULL and `error' (G_FILE_ERROR) when one cannot be

@@ -231,7 +231,6 @@ def test_file_systems_that_will_not_do(user, mirror):
     (["--keyring", "ring"], "give the whole path"),
     (["--include", "a;reboot"], "--include a;reboot: no package can have that name"),
     (["--include", "--force"], "no package can have that name"),
-    (["--format", "initramfs"], "a Debian root is made as a directory or an image"),
     (["--size", "1G"], "--size is for --format ext4"),
     (["/proc/no/such"], "/proc/no"),
 ])

@@ -143,7 +143,8 @@ def boot(user):
     children = []
 
     def boot_root(root, *args):
-        child = pexpect.spawn(user.armlet, ["boot", "--kernel", "6.1", "--root", root, *args], timeout=BOOT_SECONDS, env=user.env,
+        root = ["--initrd", root, "--memory", "3G"] if root.endswith(".cpio") else ["--root", root]
+        child = pexpect.spawn(user.armlet, ["boot", "--kernel", "6.1", *root, *args], timeout=BOOT_SECONDS, env=user.env,
                               cwd=user.home, preexec_fn=user.become, encoding="utf-8", codec_errors="replace", echo=False,
                               dimensions=(33, 133))
         children.append(child)
@@ -243,6 +244,22 @@ def test_an_image_boots(user, boot):
     power_off(g)
     check = subprocess.run(["/sbin/e2fsck", "-fn", image], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
     assert check.returncode == 0, check.stdout
+
+
+def test_an_initramfs_boots(user, boot):
+    """The same as an archive in memory: owners, modes and special bits are as in the directory."""
+    r = user.lab("rootfs", "make", "debian", "memory", "--kernel", "6.1", "--format", "initramfs", timeout=1200)
+    archive = os.path.join(user.roots, "memory.cpio")
+    assert r.returncode == 0 and r.stdout == archive + "\n", r.stderr
+    assert not os.path.exists(archive + ".making")
+    g = boot(archive)
+    assert "running" in cmd(g, "systemctl is-system-running --wait")
+    out = cmd(g, "stat -c '%a %U %G %n' /usr/bin/passwd /usr/bin/chage /etc/shadow /tmp /var/mail; ls -d /.armlet")
+    for line in ("4755 root root /usr/bin/passwd", "2755 root shadow /usr/bin/chage", "640 root shadow /etc/shadow",
+                 "1777 root root /tmp", "2775 root mail /var/mail", "No such file"):
+        assert line in out, out
+    assert "complaints: 0" in cmd(g, "echo complaints: $(dpkg --verify | wc -l)")
+    power_off(g)
 
 
 def test_another_suite(user):
