@@ -539,10 +539,14 @@ void kernel_name_running(struct kernel *k, uint64_t va, char *buf, size_t size)
     if (va - k->image_pa < k->image_size)
         va += base + k->text_off - k->image_pa;
     *buf = '\0';
-    int i = base && va - (base + k->text_off) < k->image_size ? kallsyms_at(k->syms, va - base) : -1;
+    bool in_image = base && va - (base + k->text_off) < k->image_size;
+    int i = in_image ? kallsyms_at(k->syms, va - base) : -1;
+    struct kernel_symbol sym;
     if (i >= 0)
         g_snprintf(buf, size, "%s+0x%x", kallsyms_name(k->syms, (unsigned)i),
                    (unsigned)(va - base - k->syms->offset[i]));
+    else if (base && !in_image && va >> 63 && modules_find_address(k, va, &sym))
+        g_snprintf(buf, size, "%s+0x%x [%s]", sym.name, (unsigned)(va - sym.va), sym.module);
 }
 
 void kernel_each_symbol(struct kernel *k, bool (*fn)(void *opaque, const struct kernel_symbol *sym), void *opaque)

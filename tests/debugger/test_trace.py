@@ -1,7 +1,9 @@
 """-d exec, cpu and nochain: every block that runs is shown, whatever the engine keeps between blocks."""
 import re
+import shlex
 import struct
 import subprocess
+import time
 
 import pytest
 from guest import ARMLET, Guest, board
@@ -167,3 +169,25 @@ def test_each_item(bare, item, accel):
         assert re.search(EVENTS[item], log), log[:3000]
     if item == "nochain":
         assert log == ""
+
+
+MODULE_AREA = "0xffff800000000000-0xffff800007ffffff"  # of Linux 6.1 without KASLR
+
+
+def test_modules_functions_have_names(tmp_path):
+    """What runs in a module that the kernel has loaded is named by the module's own symbols."""
+    command = subprocess.run([ARMLET, "boot", "--kernel", "6.1", "--root", "none", "--share", tmp_path, "--show"], check=True,
+                             stdout=subprocess.PIPE, text=True, timeout=300).stdout
+    words = [ARMLET, *shlex.split(command)[1:]]
+    words[words.index("-append") + 1] += " nokaslr"
+    log = tmp_path / "log"
+    with subprocess.Popen([*words, "-d", "exec", "-dfilter", MODULE_AREA, "-D", log], stdin=subprocess.PIPE,
+                          stdout=subprocess.DEVNULL) as p:
+        end, text = time.monotonic() + 240, ""
+        while not re.search(r"<p9_\w+\+0x[0-9a-f]+ \[9pnet\]>", text) and p.poll() is None and time.monotonic() < end:
+            time.sleep(0.5)
+            text = log.read_text() if log.exists() else ""
+        p.kill()
+    lines = re.findall(r"^cpu \d: block at EL1 pc 0xffff80000[0-7].*", text, re.M)
+    assert re.search(r"<p9_\w+\+0x[0-9a-f]+ \[9pnet\]>", text), text[-3000:]
+    assert sum("[" in line for line in lines) > 0.9 * len(lines)
