@@ -26,7 +26,8 @@ void debug_reset(struct cpu *cpu);
 void debug_refresh(struct cpu *cpu);
 
 /*
- * Before each instruction, while cpu->debug_slow, and where debug_break_in_page(): false when it must not be executed, because an exception was taken
+ * Before each instruction, while cpu->debug_slow, and where debug_break_in_page(): false when it must not be executed,
+ * because an exception was taken
  * (cpu->next_pc is its vector) or an external breakpoint was hit (debug_stopped()).
  */
 bool debug_check_fetch(struct cpu *cpu);

@@ -73,7 +73,8 @@ static void print_value(struct hmp *h, const struct format *f, uint64_t value)
 
 static bool fetch(struct hmp *h, bool physical, uint64_t addr, void *buf, size_t len)
 {
-    if (physical ? peek_phys(hmp_cpu(h)->mem, addr, buf, len) : peek_virt(hmp_cpu(h), control_kernel(h->control), addr, buf, len) == len)
+    if (physical ? peek_phys(hmp_cpu(h)->mem, addr, buf, len)
+                 : peek_virt(hmp_cpu(h), control_kernel(h->control), addr, buf, len) == len)
         return true;
     hmp_print(h, "Cannot access memory at 0x%" PRIx64 "\n", addr);
     return false;

@@ -64,7 +64,8 @@ char *kernel_describe_address(struct kernel *k, uint64_t va);
 /* Likewise a return address: in the function that called, also when that call was its last instruction. */
 char *kernel_describe_return(struct kernel *k, uint64_t va);
 /*
- * The name of an address in the image or in a module, "" for none; for trace events: on any thread, one at a time, while vCPUs run.  The
+ * The name of an address in the image or in a module, "" for none; for trace events: on any thread, one at a time, while
+ * vCPUs run.  The
  * main thread changes nothing of the kernel's then.
  */
 void kernel_name_running(struct kernel *k, uint64_t va, char *buf, size_t size);
