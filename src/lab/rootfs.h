@@ -36,7 +36,7 @@ struct lab_root {
 /* Puts what is asked for (modules, headers, overlays) on top of a root that is in the folder `tree'. */
 bool rootfs_add(const struct lab_root *what, const char *tree, GError **err);
 /*
- * The tree as an initramfs at `path': with /init, /dev/console and /dev/null if it has none.  real: owners and devices are the
+ * The tree as an initramfs at `path', with an /init if it has none, and /dev/console and /dev/null.  real: owners and devices are the
  * host's; else what a guest sees of it by a mapped export (nfs_mapped_get()).
  */
 bool rootfs_archive(const char *tree, const char *path, bool real, GError **err);
