@@ -405,6 +405,11 @@ static struct hmem arg(unsigned i)
     return HOT(HOT_A + 2 * i);
 }
 
+int32_t emit_uncounted(const struct emit *e, unsigned insns)
+{
+    return (int32_t)insns - (e->counted ? (int32_t)e->block->insns : 0);
+}
+
 void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, int off, bool keep)
 {
     /* What is to be done stands behind the call, jumped over: half the size of stores to the hot words. */
@@ -414,7 +419,7 @@ void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, int off, bool
     x86_u8(&e->x, JIT_DESC_BYTES);
     bool paired = (ir->op == IR_store_ex || ir->op == IR_store_ex_pair) && emit_is_paired(e, (unsigned)(ir - e->block->ir));
     x86_u32(&e->x, ir->op | (uint32_t)ir->k << 16 | (uint32_t)(paired ? MO_PAIRED >> 8 : ir->x) << 24);
-    x86_u32(&e->x, (unsigned)((int)e->page_off + off) | (e->block->insns - insn) << 12);
+    x86_u32(&e->x, (unsigned)((int)e->page_off + off) | (uint32_t)emit_uncounted(e, insn) << 12);
     x86_u32(&e->x, wide ? (uint32_t)ir->imm : ir->imm16);
 }
 
@@ -491,7 +496,7 @@ struct cold *emit_cold(struct emit *e, unsigned kind, uint8_t *from)
     struct cold *c = &e->cold[e->ncold++];
     *c = (struct cold){ .kind = (uint8_t)kind, .from = from, .insn = (uint16_t)e->insn, .off = (int16_t)e->off,
                         .id = (uint16_t)e->at, .lazy = (uint16_t)lazy, .host = (uint8_t)emit_in_host(e, lazy),
-                        .turn = lazy && e->turn };
+                        .turn = lazy && e->turn, .counted = e->counted };
     return c;
 }
 
@@ -591,6 +596,14 @@ static void emit_set_f(struct emit *e, const struct ir *ir)
     emit_use(e, ir->a);
 }
 
+/* The block's instructions are counted, those to come among them. */
+static void count(struct emit *e)
+{
+    emit_clobber_flags(e);
+    x86_alu_mi(&e->x, true, ALU_ADD, CPU_MEM(icount), (int32_t)e->block->insns);
+    e->counted = true;
+}
+
 static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
 {
     unsigned id = e->at;
@@ -599,6 +612,8 @@ static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
     case IR_insn:
         e->insn = id == 1 ? 0 : e->insn + 1;
         e->off = (int32_t)(int64_t)ir->imm;
+        if (id == e->count_at)
+            count(e);
         if (!e->no_groups) {
             e->insn_code[e->insn] = e->x.p;
             e->insn_off[e->insn] = e->off;
@@ -699,6 +714,7 @@ void emit_snapshot(struct emit *e, unsigned group)
     s->mem_f = e->mem_f;
     s->lazy = e->lazy;
     s->turn = e->turn;
+    s->counted = e->counted;
     s->insn = e->insn;
     s->off = e->off;
 }
@@ -720,6 +736,7 @@ static void restore_snapshot(struct emit *e, unsigned group)
     e->mem_f = s->mem_f;
     e->lazy = s->lazy;
     e->turn = s->turn;
+    e->counted = s->counted;
     e->insn = s->insn;
     e->off = s->off;
     emit_unlock_all(e);
@@ -747,11 +764,11 @@ static void emit_group_cold(struct emit *e, unsigned number)
     }
     if (i == e->block->n || e->failed || e->x.full)
         return;
-    int32_t rest = (int32_t)(e->block->insns - e->insn) - 1;
+    int32_t more = emit_uncounted(e, e->insn + 1);
     if (e->lazy)
         emit_flags_to_memory(e, e->lazy, emit_in_host(e, e->lazy), e->turn);
-    if (rest)
-        x86_alu_mi(&e->x, true, ALU_SUB, CPU_MEM(icount), rest);
+    if (more)
+        x86_alu_mi(&e->x, true, ALU_ADD, CPU_MEM(icount), more);
     emit_goto(e, op_of(e, i)->imm);
 }
 
@@ -760,6 +777,7 @@ static void emit_cold_code(struct emit *e)
     for (unsigned i = 0; i < e->ncold && !e->x.full; i++) {
         struct cold *c = &e->cold[i];
         x86_here(&e->x, c->from);
+        e->counted = c->counted;
         switch (c->kind) {
         case COLD_LINK:
             x86_call_to(&e->x, e->stubs->link - e->x.exec); /* never returns: what is wanted stands behind it */
@@ -801,6 +819,31 @@ static void find_hints(struct emit *e)
         if (ir->op == IR_set_x && ir->a >= barrier && !e->hint[ir->a])
             e->hint[ir->a] = (uint16_t)(ir->k + 1);
     }
+}
+
+/*
+ * Where icount is advanced: late, so that ways out before have less to put right; but an addition destroys EFLAGS, so in front of
+ * what sets flags that are read behind it.
+ */
+static unsigned find_count_at(const struct ir_block *b)
+{
+    unsigned first = b->n; /* operation that the flags come from which are read behind i */
+
+    for (unsigned i = b->n; --i > 1 && first == b->n;) /* those of the end */
+        if (b->ir[i].op == IR_set_f)
+            first = b->ir[i].a;
+    for (unsigned i = b->n; --i > 1;) {
+        const struct ir *ir = &b->ir[i];
+        const char *types = ir_info[ir->op].operands;
+        for (unsigned k = 0; types[k]; k++)
+            if (types[k] == 'F' && b->ir[ir_operand(ir, k)].op != IR_get_f)
+                first = MIN(first, ir_operand(ir, k));
+        if (ir->op == IR_insn && i < first)
+            return i;
+        if (i == first)
+            first = b->n;
+    }
+    return 1;
 }
 
 /* Where the end of a loop comes back to: its vectors are in registers, and flags may wait to be made (struct loop). */
@@ -853,6 +896,8 @@ bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned
     e->failed = false;
     e->leave = AFTER_C;
     e->ncold = e->nlinks = 0;
+    e->counted = false;
+    e->count_at = find_count_at(block);
     find_hints(e);
 
     *cross = e->x.p;
@@ -861,7 +906,6 @@ bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned
     *inside = e->x.p;
     if (e->loop.is)
         begin_loop(e);
-    x86_alu_mi(&e->x, true, ALU_ADD, CPU_MEM(icount), (int32_t)block->insns);
     for (unsigned i = 1; i < block->n && !e->failed && !e->x.full; i++) {
         if (e->done[i])
             continue;

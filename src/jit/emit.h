@@ -37,6 +37,7 @@ struct cold { /* code that is put behind the block */
     uint16_t lazy;        /* set_f of flags that are not in HOT_FLAGS here, 0: they are there */
     uint8_t host;         /* COLD_SIDE: EFLAGS hold them: enum in_host */
     bool turn;            /* in a loop's first turn they are there all the same (HOT_TURN) */
+    bool counted;         /* icount has the whole block here (emit.count_at) */
     uint16_t id;          /* IR operation */
     struct hmem ea;       /* the guest address: base and displacement */
     struct hmem w[2];     /* vector operands or results; scalar operands in memory */
@@ -49,7 +50,10 @@ struct cold { /* code that is put behind the block */
 };
 
 /* A system operation was emitted here, not run in C: the block's end need not ask the run loop. */
-/* Behind a call of jit_c_op(): op | k << 16 | x << 24; page offset | instructions to come << 12; imm. */
+/*
+ * Behind a call of jit_c_op(): op | k << 16 | x << 24; page offset | what icount lacks of the instructions before this one,
+ * with its sign, << 12; imm.
+ */
 enum { JIT_DESC_BYTES = 12 };
 enum after { AFTER_C, AFTER_ON, AFTER_POLL, AFTER_ISB };
 enum { DATA_CONST = 0xfe, DATA_MEM = 0xfd, XD_GENERAL = 0x40 };
@@ -66,7 +70,7 @@ struct snapshot {
     uint8_t copy[GROUP_IR_MAX], xof[GROUP_IR_MAX], zext[GROUP_IR_MAX];
     uint16_t tmp[TEMPS], spill[SPILLS], wslot[W_SLOTS], xreg[XMMS], gx_live[32], gw_live[32];
     uint16_t mem_f, lazy;
-    bool turn;
+    bool turn, counted;
     unsigned insn;
     int32_t off;
 };
@@ -100,6 +104,8 @@ struct emit {
     uint16_t mem_f;        /* flags value that HOT_FLAGS holds, 0: not one with a name here */
     uint16_t logic_of;     /* value whose N and Z (logical operation) EFLAGS hold */
     bool logic_sf;
+    unsigned count_at;     /* IR insn before which icount is advanced by the whole block */
+    bool counted;          /* that has been */
     bool failed;           /* out of spills: the block must be shorter */
     unsigned ncold;
     struct cold cold[MAX_COLD];
@@ -165,6 +171,8 @@ struct cold *emit_cold(struct emit *e, unsigned kind, uint8_t *from);
  * keep: xmm registers stay; else they are lost.
  */
 void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, int off, bool keep);
+/* What icount lacks where so many of the block's instructions have been done. */
+int32_t emit_uncounted(const struct emit *e, unsigned insns);
 /* The whole operation that way: operands fetched, result bound. */
 void emit_generic(struct emit *e, const struct ir *ir);
 void emit_const(struct emit *e, unsigned host, uint64_t v);

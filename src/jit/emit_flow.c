@@ -185,14 +185,14 @@ void emit_trace_poll(struct emit *e, const struct ir *ir)
 /* Cold code of a side exit: flags, the instructions that are not run after all, and on. */
 void emit_side_cold(struct emit *e, const struct cold *c)
 {
-    int32_t rest = (int32_t)(e->block->insns - c->insn) - 1;
+    int32_t more = emit_uncounted(e, c->insn + 1u);
 
     e->insn = c->insn;
     e->off = c->off;
     if (c->lazy)
         emit_flags_to_memory(e, c->lazy, c->host, c->turn);
-    if (rest)
-        x86_alu_mi(&e->x, true, ALU_SUB, CPU_MEM(icount), rest);
+    if (more)
+        x86_alu_mi(&e->x, true, ALU_ADD, CPU_MEM(icount), more);
     if (c->kind == COLD_SIDE) {
         emit_goto(e, c->imm[0]);
     } else {

@@ -8,7 +8,7 @@
  *     tags are va ^ key.  A key stands for (fetch space, mode); dropping keys makes every tag stale at once.
  *  2. Keys are dropped when marked code went stale, and when a TLBI reaches a page that was executed from.
  *  3. In the run loop struct cpu is complete; in code HOT_FLAGS stands for cpu->nzcv, host registers for the pinned
- *     guest registers, and icount is ahead by what is left of the block.
+ *     guest registers, and icount is behind by what was done of the block, or ahead by what is left (emit_uncounted()).
  *  4. Pages in which an external debugger has breakpoints have code of a mode of their own (JM_BREAKS), no block of which
  *     goes on past a breakpoint's offset in the page, and no jump of which is led there: the run loop sees each.  When the
  *     set of breakpoints has changed, which is only while the vCPU is out of the run loop, that code, near blocks and keys
@@ -414,7 +414,8 @@ uint64_t jit_c_op(struct cpu *cpu)
 
     memcpy(&after, (const void *)(uintptr_t)cpu->hot[HOT_RSP], sizeof after);
     memcpy(desc, (const uint8_t *)(uintptr_t)after + 2, sizeof desc);
-    uint32_t op = desc[0], where = desc[1], rest = where >> 12;
+    uint32_t op = desc[0], where = desc[1];
+    int32_t done = (int32_t)where >> 12;
     struct ir ir = { .op = (uint16_t)op, .k = (uint8_t)(op >> 16), .x = (uint8_t)(op >> 24) };
     unsigned effects = ir_info[ir.op].effects;
 
@@ -426,7 +427,7 @@ uint64_t jit_c_op(struct cpu *cpu)
     cpu->next_pc = cpu->pc + 4;
     cpu->leave = 0;
     cpu->nzcv = jit_nzcv(cpu->hot[HOT_FLAGS]);
-    cpu->icount -= rest;
+    cpu->icount += (uint64_t)(int64_t)done;
     fold_flags(cpu);
     j->stats.c_ops[ir.op]++;
     const union vreg *in = (const union vreg *)&cpu->hot[HOT_A];
@@ -446,7 +447,7 @@ uint64_t jit_c_op(struct cpu *cpu)
         cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
         return 1;
     }
-    cpu->icount += rest;
+    cpu->icount -= (uint64_t)(int64_t)done;
     if (is_plain_access(ir.op)) {
         j->stats.slow_mem++;
         fill(j, in[0].d[0], ir_mop(&ir));
