@@ -522,7 +522,8 @@ static bool emit_place(struct jit_code *code, const struct cpu *cpu, const struc
         find_groups(code);
         opt_dead(&code->block, code->uses);
         opt_lazy(&code->block);
-        opt_loop(&code->block, &code->emit.loop);
+        opt_loop(&code->block, code->uses, &code->emit.loop);
+        opt_owed(&code->block, &code->emit.loop);
         if (dump)
             dump_before(code, cpu, at, TRACE_OP_OPT);
         code->emit.x = (struct x86){ .p = s->free, .start = s->free, .end = s->end, .exec = code->rx - code->rw };

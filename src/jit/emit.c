@@ -497,6 +497,8 @@ struct cold *emit_cold(struct emit *e, unsigned kind, uint8_t *from)
     *c = (struct cold){ .kind = (uint8_t)kind, .from = from, .insn = (uint16_t)e->insn, .off = (int16_t)e->off,
                         .id = (uint16_t)e->at, .lazy = (uint16_t)lazy, .host = (uint8_t)emit_in_host(e, lazy),
                         .turn = lazy && e->turn, .counted = e->counted };
+    if (may_leave && kind != COLD_LINK && kind != COLD_STACK)
+        emit_note_owed(e, c);
     return c;
 }
 
@@ -715,6 +717,7 @@ void emit_snapshot(struct emit *e, unsigned group)
     s->lazy = e->lazy;
     s->turn = e->turn;
     s->counted = e->counted;
+    memcpy(s->owed, e->owed, sizeof s->owed);
     s->insn = e->insn;
     s->off = e->off;
 }
@@ -737,6 +740,7 @@ static void restore_snapshot(struct emit *e, unsigned group)
     e->lazy = s->lazy;
     e->turn = s->turn;
     e->counted = s->counted;
+    memcpy(e->owed, s->owed, sizeof e->owed);
     e->insn = s->insn;
     e->off = s->off;
     emit_unlock_all(e);
@@ -747,14 +751,17 @@ static void restore_snapshot(struct emit *e, unsigned group)
  * A group that is not in one page that the TLB has: its instructions once more, each access by itself, and on with the
  * next block.
  */
-static void emit_group_cold(struct emit *e, unsigned number)
+static void emit_group_cold(struct emit *e, const struct cold *c)
 {
+    unsigned number = c->bytes;
     const struct group *g = &e->group[number];
     bool state_ran = false;
     unsigned i;
 
+    emit_pay_owed(e, c);
     restore_snapshot(e, number);
     e->no_groups = true;
+    emit_forget_owed(e);
     for (i = g->first; i < e->block->n && !e->failed && !e->x.full; i++) {
         if (i > g->last && op_of(e, i)->op == IR_insn)
             break;
@@ -784,7 +791,7 @@ static void emit_cold_code(struct emit *e)
             x86_u32(&e->x, (uint32_t)(c->from - e->x.p));
             x86_u32(&e->x, e->links[c->id].page_off);
             break;
-        case COLD_GROUP: emit_group_cold(e, c->bytes); break;
+        case COLD_GROUP: emit_group_cold(e, c); break;
         case COLD_STACK: /* full: start afresh */
             x86_load(&e->x, true, RSP, HOT(HOT_RS_TOP));
             x86_jmp_to(&e->x, c->back);
@@ -792,6 +799,7 @@ static void emit_cold_code(struct emit *e)
         case COLD_SIDE: case COLD_POLL: emit_side_cold(e, c); break;
         case COLD_OP:
             emit_cold_flags(e, c);
+            emit_pay_owed(e, c);
             emit_c_op(e, op_of(e, c->id), c->insn, c->off, true);
             break;
         case COLD_VECTOR: emit_vector_cold(e, c); break;
@@ -857,10 +865,13 @@ static void begin_loop(struct emit *e)
     for (unsigned i = 0; i < e->loop.n; i++) {
         const struct loop_w *w = &e->loop.w[i];
         e->uses[w->last]++;
+        e->uses[w->get] += w->owed;
         place(e, w->get, L_GW, w->reg);
         e->done[w->get] = true;
     }
     emit_loop_vectors_in(e);
+    if (e->owed_turn)
+        x86_store_imm(&e->x, false, HOT(HOT_LATER), 0);
     e->xlocked = 0;
     e->loop_start = e->x.p;
 }
@@ -896,6 +907,9 @@ bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned
     e->failed = false;
     e->leave = AFTER_C;
     e->ncold = e->nlinks = 0;
+    memset(e->owed, 0, sizeof e->owed);
+    e->nowing = 0;
+    e->owed_turn = false;
     e->counted = false;
     e->count_at = find_count_at(block);
     find_hints(e);

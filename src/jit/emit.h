@@ -27,6 +27,14 @@ struct loc {
     uint8_t kind, n;
 };
 
+/* A vector to be stored to the home of register `reg': from xmm register x, or from memory. */
+struct owing {
+    uint8_t reg, x; /* OWING_MEMORY: m */
+    bool turn;      /* not in the loop's first turn, where the home has it */
+    struct hmem m;
+};
+enum { OWING_MEMORY = 0xff };
+
 struct cold { /* code that is put behind the block */
     uint8_t kind;         /* enum cold_kind */
     uint8_t t0, t1;       /* COLD_MEM: its scratch registers */
@@ -39,6 +47,7 @@ struct cold { /* code that is put behind the block */
     bool turn;            /* in a loop's first turn they are there all the same (HOT_TURN) */
     bool counted;         /* icount has the whole block here (emit.count_at) */
     uint16_t id;          /* IR operation */
+    uint16_t owing, nowing; /* vectors to be stored: emit.owing[] */
     struct hmem ea;       /* the guest address: base and displacement */
     struct hmem w[2];     /* vector operands or results; scalar operands in memory */
     uint64_t imm[2];      /* constant operands: data is DATA_CONST; in memory: DATA_MEM */
@@ -60,6 +69,7 @@ enum { DATA_CONST = 0xfe, DATA_MEM = 0xfd, XD_GENERAL = 0x40 };
 enum { BLOCK_INSNS = 64 };
 enum { MAX_COLD = 1024, MAX_LINKS = 32 };
 enum { COPY_SPILL = 64 };
+enum { MAX_OWED = 2048 };
 enum in_host { NOT_IN_HOST, IN_HOST, IN_HOST_INVERTED };
 
 /* The allocator's state; see struct emit. */
@@ -69,7 +79,7 @@ struct snapshot {
     bool done[GROUP_IR_MAX];
     uint8_t copy[GROUP_IR_MAX], xof[GROUP_IR_MAX], zext[GROUP_IR_MAX];
     uint16_t tmp[TEMPS], spill[SPILLS], wslot[W_SLOTS], xreg[XMMS], gx_live[32], gw_live[32];
-    uint16_t mem_f, lazy;
+    uint16_t mem_f, lazy, owed[32];
     bool turn, counted;
     unsigned insn;
     int32_t off;
@@ -104,6 +114,10 @@ struct emit {
     uint16_t mem_f;        /* flags value that HOT_FLAGS holds, 0: not one with a name here */
     uint16_t logic_of;     /* value whose N and Z (logical operation) EFLAGS hold */
     bool logic_sf;
+    uint16_t owed[32];     /* value of each vector register whose home does not have it (opt_owed()), 0: it has */
+    bool owed_turn;        /* some that are owed at the loop's start are whole only after its first turn (HOT_LATER) */
+    unsigned nowing;
+    struct owing owing[MAX_OWED]; /* for cold code, which stores them */
     unsigned count_at;     /* IR insn before which icount is advanced by the whole block */
     bool counted;          /* that has been */
     bool failed;           /* out of spills: the block must be shorter */
@@ -240,6 +254,11 @@ bool emit_xmm_live(const struct emit *e);
 void emit_xmm_flush(struct emit *e);
 /* The loop's vectors go to registers; at its end, to the same registers. */
 void emit_loop_vectors_in(struct emit *e);
+/* Cold code `c' will have to store what is owed now; emits that. */
+void emit_note_owed(struct emit *e, struct cold *c);
+void emit_pay_owed(struct emit *e, const struct cold *c);
+/* Nothing is owed any more. */
+void emit_forget_owed(struct emit *e);
 void emit_loop_vectors_back(struct emit *e);
 /* Register r = the constant. */
 void emit_xmm_const(struct emit *e, unsigned r, uint64_t lo, uint64_t hi);

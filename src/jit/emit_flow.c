@@ -136,6 +136,8 @@ static void loop_back(struct emit *e, bool flags_dead)
         e->lazy = 0;
     }
     emit_loop_vectors_back(e);
+    if (e->owed_turn)
+        x86_store_imm(&e->x, false, HOT(HOT_LATER), 1);
     if (e->bounded) {
         x86_alu_mi(&e->x, false, ALU_SUB, HOT(HOT_TURNS), 1);
         emit_cold(e, COLD_POLL, x86_jcc(&e->x, CC_S))->host = NOT_IN_HOST;
@@ -191,6 +193,7 @@ void emit_side_cold(struct emit *e, const struct cold *c)
     e->off = c->off;
     if (c->lazy)
         emit_flags_to_memory(e, c->lazy, c->host, c->turn);
+    emit_pay_owed(e, c);
     if (more)
         x86_alu_mi(&e->x, true, ALU_ADD, CPU_MEM(icount), more);
     if (c->kind == COLD_SIDE) {

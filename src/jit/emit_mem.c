@@ -618,6 +618,7 @@ void emit_memory_cold(struct emit *e, struct cold *c)
     if (c->also)
         x86_here(&e->x, c->also);
     emit_cold_flags(e, c);
+    emit_pay_owed(e, c);
     x86_lea(&e->x, true, c->t0, c->ea);
     x86_store(&e->x, true, HOT(HOT_A), c->t0);
     for (unsigned i = 0; is_store(ir->op) && i < (is_pair(ir->op) ? 2u : 1u); i++) {

@@ -4,7 +4,7 @@
  *
  * A vector value is in the home of a guest register, in a slot, or in an xmm register only; in the first two
  * cases an xmm register may have it too.  Homes are written by set_w at once, so that whatever leaves the
- * block finds them right.
+ * block finds them right; but those that are `owed' are written by what leaves, in cold code (opt_owed()).
  *
  * Rules
  *  1. xmm0 to xmm3 belong to the operation at hand; a result goes to a register that no operand of it is in,
@@ -249,17 +249,73 @@ static void evict_vhome(struct emit *e, unsigned n, unsigned except)
 
 static void emit_set_w(struct emit *e, const struct ir *ir)
 {
-    unsigned id = ir->a, r = emit_xmm(e, id);
+    unsigned id = ir->a, before = e->owed[ir->k];
     struct loc *l = &e->loc[id];
 
-    evict_vhome(e, ir->k, id);
-    if (!(l->kind == L_GW && l->n == ir->k))
-        x86_movdqu_store(&e->x, vhome(ir->k), r);
-    if (l->kind == L_XMM) { /* the home is its memory from now on */
-        *l = (struct loc){L_GW, ir->k};
-        e->gw_live[ir->k]++;
+    e->owed[ir->k] = 0;
+    if (ir->x && !e->no_groups) {
+        evict_vhome(e, ir->k, 0);
+        e->owed[ir->k] = (uint16_t)id; /* its use is that of this operation, until it is set again */
+    } else {
+        unsigned r = emit_xmm(e, id);
+        evict_vhome(e, ir->k, id);
+        if (!(l->kind == L_GW && l->n == ir->k))
+            x86_movdqu_store(&e->x, vhome(ir->k), r);
+        if (l->kind == L_XMM) { /* the home is its memory from now on */
+            *l = (struct loc){L_GW, ir->k};
+            e->gw_live[ir->k]++;
+        }
+        emit_use(e, id);
     }
-    emit_use(e, id);
+    emit_use(e, before);
+}
+
+void emit_note_owed(struct emit *e, struct cold *c)
+{
+    c->owing = (uint16_t)e->nowing;
+    for (unsigned n = 0; n < 32; n++) {
+        unsigned id = e->owed[n];
+        if (!id)
+            continue;
+        if (e->nowing == MAX_OWED) {
+            e->failed = true;
+            break;
+        }
+        struct owing *o = &e->owing[e->nowing++];
+        *o = (struct owing){ .reg = (uint8_t)n, .x = OWING_MEMORY };
+        if (e->xof[id])
+            o->x = (uint8_t)(e->xof[id] - 1);
+        else if (!in_memory(e, id, &o->m))
+            BUG_ON(!e->failed);
+        for (unsigned i = 0; i < e->loop.n; i++)
+            o->turn |= id == e->loop.w[i].get && e->loop_zext[i];
+    }
+    c->nowing = (uint16_t)(e->nowing - c->owing);
+}
+
+void emit_pay_owed(struct emit *e, const struct cold *c)
+{
+    for (unsigned i = 0; i < c->nowing; i++) {
+        const struct owing *o = &e->owing[c->owing + i];
+        uint8_t *first = NULL;
+        if (o->turn) {
+            x86_alu_mi(&e->x, false, ALU_CMP, HOT(HOT_LATER), 0);
+            first = x86_jcc(&e->x, CC_E);
+        }
+        if (o->x == OWING_MEMORY)
+            x86_movdqu_load(&e->x, 0, o->m);
+        x86_movdqu_store(&e->x, vhome(o->reg), o->x == OWING_MEMORY ? 0 : o->x);
+        if (o->turn)
+            x86_here(&e->x, first);
+    }
+}
+
+void emit_forget_owed(struct emit *e)
+{
+    for (unsigned n = 0; n < 32; n++) {
+        emit_use(e, e->owed[n]);
+        e->owed[n] = 0;
+    }
 }
 
 /* --- constants --- */
@@ -306,12 +362,31 @@ void emit_xmm_const(struct emit *e, unsigned r, uint64_t lo, uint64_t hi)
 
 /* --- loops --- */
 
+/* Bytes of the operation's result above which it is zero; 16: it may not be. */
+static unsigned scalar_bytes(const struct ir *ir)
+{
+    switch (ir->op) {
+    case IR_w_fadd: case IR_w_fsub: case IR_w_fmul: case IR_w_fdiv: case IR_w_fmla: case IR_w_fsqrt: case IR_w_fneg: case IR_w_fabs:
+        return ir->k >> 2 ? 16 : 1u << shape_es(ir->k);
+    case IR_load_w: return MAX(1u << (ir->k & MO_SIZE), 4);
+    default: return 16;
+    }
+}
+
 void emit_loop_vectors_in(struct emit *e)
 {
     for (unsigned i = 0; i < e->loop.n; i++) {
         unsigned get = e->loop.w[i].get;
+        if (e->loop.w[i].owed)
+            e->need[get] = (uint8_t)MAX(e->need[get], scalar_bytes(op_of(e, e->loop.w[i].last)));
         e->loop_xmm[i] = (uint8_t)emit_xmm(e, get);
         e->loop_zext[i] = e->zext[get];
+        if (e->loop.w[i].owed) { /* its home will not have it in later turns */
+            e->gw_live[e->loop.w[i].reg]--;
+            e->loc[get] = (struct loc){L_XMM, e->loop_xmm[i]};
+            e->owed[e->loop.w[i].reg] = (uint16_t)get;
+            e->owed_turn |= e->loop_zext[i] != 0;
+        }
     }
 }
 
@@ -335,12 +410,16 @@ void emit_loop_vectors_back(struct emit *e)
 {
     const struct loop *loop = &e->loop;
     uint8_t from[LOOP_W], zext[LOOP_W];
+    struct hmem memory[LOOP_W];
     unsigned todo = 0, scratch = 0;
 
     for (unsigned i = 0; i < loop->n; i++) {
         unsigned v = loop->w[i].last, z = e->zext[v];
         from[i] = e->xof[v] ? (uint8_t)(e->xof[v] - 1) : XMMS;
+        if (from[i] == XMMS && !in_memory(e, v, &memory[i]))
+            BUG_ON(!e->failed);
         zext[i] = e->loop_zext[i] && (!z || z > e->loop_zext[i]) ? e->loop_zext[i] : 0;
+        e->failed |= loop->w[i].owed && zext[i]; /* scalar_bytes() was wrong: the home needs all of it */
         if (from[i] < XMMS && (from[i] != e->loop_xmm[i] || zext[i]))
             todo |= 1u << i;
     }
@@ -366,9 +445,15 @@ void emit_loop_vectors_back(struct emit *e)
     }
     for (unsigned i = 0; i < loop->n; i++)
         if (from[i] == XMMS)
-            load_scalar(e, e->loop_xmm[i], vhome(loop->w[i].reg), e->loop_zext[i]);
+            load_scalar(e, e->loop_xmm[i], memory[i], e->loop_zext[i]);
+    emit_forget_owed(e);
     for (unsigned i = 0; i < loop->n; i++)
         emit_use(e, loop->w[i].last);
+    for (unsigned i = 0; i < loop->n; i++) /* for what leaves instead of going back: there it is now */
+        if (loop->w[i].owed) {
+            e->owed[loop->w[i].reg] = loop->w[i].get;
+            e->xof[loop->w[i].get] = (uint8_t)(e->loop_xmm[i] + 1);
+        }
 }
 
 /* --- between the register files --- */

@@ -50,12 +50,13 @@ enum { FLAGS_DEAD_NEXT = 1, FLAGS_DEAD_TAKEN = 2 };
  * Behind opt_lazy(): a trace whose end leads to its own start jumps there with all that it knows.
  *   flags  the set_f of the end's flags, which are not stored there: ways out that come before the next set_f make them
  *          as `lazy' ones are made, from registers that are still as they were; in the first turn they find them stored
- *   w      vector registers that are read before they are written: the get_w, and the value at the end.  They are
- *          in xmm registers at the start of every turn (and in their homes).
+ *   w      vector registers that are read before they are written, or only written: the get_w, and the value at the end.  They
+ *          are in xmm registers at the start of every turn, and in their homes unless `owed'.
  */
 enum { LOOP_W = 8 };
 struct loop_w {
     uint8_t reg;
+    bool owed;
     uint16_t get, last;
 };
 struct loop {
@@ -64,6 +65,12 @@ struct loop {
     unsigned n;
     struct loop_w w[LOOP_W];
 };
-void opt_loop(struct ir_block *block, struct loop *loop);
+void opt_loop(struct ir_block *block, const uint16_t *uses, struct loop *loop);
+
+/*
+ * Behind opt_loop(): a set_w that is set again before anything but cold code could see it has x = 1.  It need not be stored where
+ * it is; whoever leaves in between stores it.
+ */
+void opt_owed(struct ir_block *block, const struct loop *loop);
 
 #endif

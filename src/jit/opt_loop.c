@@ -4,6 +4,8 @@
  */
 #include "jit/opt.h"
 
+#include <string.h>
+
 /* The trace's last operation leads to its first instruction; *flags_dead: and there flags are overwritten unseen. */
 static bool leads_home(const struct ir_block *block, bool *flags_dead)
 {
@@ -58,19 +60,112 @@ static unsigned carried_flags(const struct ir_block *block)
     return set && ir->k > LAZY_HOST && keeps(block, ir->b & 0xff) && keeps(block, ir->b >> 8) ? set : 0;
 }
 
-/* Vector registers that a turn reads before it writes them, and the value that each has at its end. */
-static void carried_vectors(struct ir_block *block, struct loop *loop)
+/* Can nothing but cold code leave the operation? */
+static bool leaves_cold(const struct ir *ir)
 {
+    switch (ir->op) {
+    case IR_load: case IR_store: case IR_load_pair: case IR_store_pair: case IR_load_w: case IR_store_w:
+    case IR_load_pair_w: case IR_store_pair_w: case IR_side: case IR_poll: case IR_sp_check:
+        return true;
+    default: return !(ir_info[ir->op].effects & (IE_FAULT | IE_STATE));
+    }
+}
+
+static bool is_carried(const struct loop *loop, unsigned reg)
+{
+    for (unsigned k = 0; k < loop->n; k++)
+        if (loop->w[k].reg == reg)
+            return true;
+    return false;
+}
+
+/* An operation that was given up reads the register now, so that there is a value to be carried; 0: none is left. */
+static unsigned new_get_w(struct ir_block *block, const uint16_t *uses, unsigned reg)
+{
+    for (unsigned i = 1; i < block->n; i++)
+        if (block->ir[i].op == IR_none && !uses[i]) {
+            block->ir[i] = (struct ir){ .op = IR_get_w, .k = (uint8_t)reg };
+            return i;
+        }
+    return 0;
+}
+
+/* How many vectors are wanted at each operation: their number goes to `wanted'. */
+static void count_wanted(const struct ir_block *block, uint8_t *wanted)
+{
+    uint16_t until[IR_MAX], set[32] = { 0 }; /* last use of each value; the last set_w of each register */
+
+    memset(until, 0, block->n * sizeof *until);
+    memset(wanted, 0, block->n);
+    for (unsigned i = 1; i < block->n; i++) {
+        const struct ir *ir = &block->ir[i];
+        for (unsigned k = 0; k < ir_operands(ir->op); k++)
+            until[ir_operand(ir, k)] = (uint16_t)i;
+        if (ir->op != IR_set_w)
+            continue;
+        if (set[ir->k]) /* owed until now */
+            until[block->ir[set[ir->k]].a] = (uint16_t)i;
+        set[ir->k] = (uint16_t)i;
+    }
+    for (unsigned i = 1; i < block->n; i++) {
+        unsigned type = ir_info[block->ir[i].op].result;
+        for (unsigned k = i; (type == IR_W || type == IR_W2) && k < until[i]; k++)
+            wanted[k]++;
+    }
+}
+
+/* The value of register reg is wanted from the start to `set', and that of its last set_w to the end: false: there is no room. */
+static bool find_room(const struct ir_block *block, uint8_t *wanted, unsigned reg, unsigned set)
+{
+    enum { ROOM = 11 };
+    unsigned last = set;
+
+    for (unsigned i = set; i < block->n; i++)
+        if (block->ir[i].op == IR_set_w && block->ir[i].k == reg)
+            last = i;
+    for (unsigned i = 1; i < block->n; i++)
+        if ((i < set || i >= last) && wanted[i] >= ROOM)
+            return false;
+    for (unsigned i = 1; i < block->n; i++)
+        wanted[i] += i < set || i >= last;
+    return true;
+}
+
+/* Registers that a turn writes and does not read before: with the last turn's value at hand it need not be stored. */
+static void carry_written(struct ir_block *block, const uint16_t *uses, struct loop *loop)
+{
+    uint8_t wanted[IR_MAX];
+
+    count_wanted(block, wanted);
+    for (unsigned i = 1; i < block->n && loop->n < LOOP_W; i++) {
+        unsigned reg = block->ir[i].k, get;
+        if (block->ir[i].op == IR_set_w && !is_carried(loop, reg) && find_room(block, wanted, reg, i) &&
+            (get = new_get_w(block, uses, reg)))
+            loop->w[loop->n++] = (struct loop_w){ .reg = (uint8_t)reg, .get = (uint16_t)get, .last = (uint16_t)get };
+    }
+}
+
+/* Vector registers that a turn reads before it writes them, and the value that each has at its end. */
+static void carried_vectors(struct ir_block *block, const uint16_t *uses, struct loop *loop)
+{
+    bool cold = true;
+
     for (unsigned i = 1; i < block->n && loop->n < LOOP_W; i++)
         if (block->ir[i].op == IR_get_w)
-            loop->w[loop->n++] = (struct loop_w){ block->ir[i].k, (uint16_t)i, (uint16_t)i };
+            loop->w[loop->n++] = (struct loop_w){ .reg = block->ir[i].k, .get = (uint16_t)i, .last = (uint16_t)i };
+    for (unsigned i = 1; i < block->n - 1; i++)
+        cold &= leaves_cold(&block->ir[i]);
+    if (cold)
+        carry_written(block, uses, loop);
     for (unsigned i = 1; i < block->n; i++)
         for (unsigned k = 0; block->ir[i].op == IR_set_w && k < loop->n; k++)
             if (loop->w[k].reg == block->ir[i].k)
                 loop->w[k].last = block->ir[i].a;
+    for (unsigned k = 0; k < loop->n; k++)
+        loop->w[k].owed = cold && loop->w[k].last != loop->w[k].get;
 }
 
-void opt_loop(struct ir_block *block, struct loop *loop)
+void opt_loop(struct ir_block *block, const uint16_t *uses, struct loop *loop)
 {
     bool flags_dead;
 
@@ -82,5 +177,22 @@ void opt_loop(struct ir_block *block, struct loop *loop)
         return;
     if (!flags_dead && !has(block, IR_get_f, 0))
         loop->flags = (uint16_t)carried_flags(block);
-    carried_vectors(block, loop);
+    carried_vectors(block, uses, loop);
+}
+
+void opt_owed(struct ir_block *block, const struct loop *loop)
+{
+    uint32_t again = 0; /* registers that are set again */
+
+    for (unsigned k = 0; k < loop->n; k++)
+        again |= (uint32_t)loop->w[k].owed << loop->w[k].reg;
+    for (unsigned i = block->n - 1; --i;) {
+        struct ir *ir = &block->ir[i];
+        if (ir->op == IR_set_w) {
+            ir->x = again >> ir->k & 1;
+            again |= UINT32_C(1) << ir->k;
+        } else if (!leaves_cold(ir)) {
+            again = 0;
+        }
+    }
 }

@@ -53,6 +53,7 @@ enum hot {
     HOT_VERSIONS, /* access_ex_versions */
     HOT_DIRECT,   /* the places of direct jumps to other pages: struct jump */
     HOT_TURN,     /* of a loop that carries flags: 0 in its first turn, else not */
+    HOT_LATER,    /* of a loop that owes vectors from its start: 0 in its first turn, else not */
     HOT_TURNS,    /* jit_exec_words(): back edges that may still be taken */
     HOT_CHANGES_AT, HOT_CHANGES, /* where mem_code_changes() is, and what keys were made for */
     HOT_WORDS
