@@ -25,7 +25,7 @@ void jit_check_access(struct cpu *cpu, const struct jtlb_entry *table, uint64_t 
     uint64_t page = va & -(uint64_t)MEM_PAGE_SIZE;
     struct mmu_result r;
 
-    if ((write ? t->wtag : t->rtag) != page)
+    if ((t->tag ^ page) & (uint64_t)(int32_t)jtlb_compare(write))
         return;
     counts->hits++;
     if (!mmu_walk(cpu, va, WALK_AT, view, &r) || !mmu_allows(r.perms, view, write ? MMU_WRITE : MMU_READ)) {
@@ -44,9 +44,8 @@ void jit_check_access(struct cpu *cpu, const struct jtlb_entry *table, uint64_t 
 void jit_check_gone(const struct cpu *cpu, const struct jtlb_entry *table, uint64_t va)
 {
     const struct jtlb_entry *t = &table[index_of(va)];
-    uint64_t mask = bits_mask(56) & -(uint64_t)MEM_PAGE_SIZE;
+    uint64_t mask = bits_mask(56) & (uint64_t)(int32_t)jtlb_compare(false);
 
-    if (!((t->rtag ^ va) & mask) || !((t->wtag ^ va) & mask))
-        BUG("cpu %u: va %#" PRIx64 " is in the TLB after its invalidation: read tag %#" PRIx64 ", write tag %#" PRIx64,
-            cpu->index, va, t->rtag, t->wtag);
+    if (!((t->tag ^ va) & mask))
+        BUG("cpu %u: va %#" PRIx64 " is in the TLB after its invalidation: tag %#" PRIx64, cpu->index, va, t->tag);
 }

@@ -92,7 +92,6 @@ static void host_store_w(struct emit *e, unsigned size, struct hmem m, unsigned 
 static void lookup_group(struct emit *e, unsigned number, struct hmem ea, unsigned t0, unsigned t1)
 {
     const struct group *g = &e->group[number];
-    int32_t tag = g->store ? offsetof(struct jtlb_entry, wtag) : offsetof(struct jtlb_entry, rtag);
 
     emit_clobber_flags(e);
     x86_lea(&e->x, true, t0, plus(ea, g->lo));
@@ -104,8 +103,8 @@ static void lookup_group(struct emit *e, unsigned number, struct hmem ea, unsign
     }
     x86_alu_ri(&e->x, true, ALU_ADD, t0, (int32_t)g->span - 1);
     x86_alu_ri(&e->x, false, ALU_AND, t1, JTLB_MASK);
-    x86_alu_rm(&e->x, true, ALU_XOR, t0, MEMX(REG_TLB, t1, 0, tag));
-    x86_test_ri(&e->x, true, t0, (int32_t)0xfffff000u);
+    x86_alu_rm(&e->x, true, ALU_XOR, t0, MEMX(REG_TLB, t1, 0, 0));
+    x86_test_ri(&e->x, true, t0, (int32_t)jtlb_compare(g->store));
     struct cold *c = emit_cold(e, COLD_GROUP, x86_jcc(&e->x, CC_NE));
     c->bytes = (uint8_t)number;
     emit_snapshot(e, number);
@@ -116,7 +115,6 @@ static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool st
                            unsigned t0, unsigned t1)
 {
     unsigned table = REG_TLB;
-    int32_t tag = store ? offsetof(struct jtlb_entry, wtag) : offsetof(struct jtlb_entry, rtag);
 
     emit_clobber_flags(e);
     if (ea.disp)
@@ -137,8 +135,8 @@ static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool st
     if (mop & MO_UNPRIV) /* another table; its address is added to the offset */
         x86_alu_rm(&e->x, true, ALU_ADD, t1, HOT(HOT_UTLB));
     struct hmem entry = mop & MO_UNPRIV ? MEM(t1, 0) : MEMX(table, t1, 0, 0);
-    x86_alu_rm(&e->x, true, ALU_XOR, t0, plus(entry, tag));
-    x86_test_ri(&e->x, true, t0, (int32_t)(0xfffff000u | (wide ? 0 : bytes - 1)));
+    x86_alu_rm(&e->x, true, ALU_XOR, t0, entry);
+    x86_test_ri(&e->x, true, t0, (int32_t)(jtlb_compare(store) | (wide ? 0 : bytes - 1)));
     struct cold *c = emit_cold(e, COLD_MEM, jit_check_mmu ? x86_jmp(&e->x) : x86_jcc(&e->x, CC_NE));
     c->hit = e->x.p;
     x86_load(&e->x, true, t1, plus(entry, offsetof(struct jtlb_entry, addend)));
@@ -556,14 +554,12 @@ static void cold_results(struct emit *e, const struct ir *ir, const struct cold 
 /* t1 = the addend of the page of ea + off, 16 bytes there being aligned; the jump is taken when they are not, or on a miss. */
 static uint8_t *half_lookup(struct emit *e, const struct cold *c, bool store, int32_t off)
 {
-    int32_t tag = store ? offsetof(struct jtlb_entry, wtag) : offsetof(struct jtlb_entry, rtag);
-
     x86_lea(&e->x, true, c->t0, plus(c->ea, off));
     x86_mov_rr(&e->x, true, c->t1, c->t0);
     x86_shift_ri(&e->x, true, SH_SHR, c->t1, MEM_PAGE_SHIFT - JTLB_SHIFT);
     x86_alu_ri(&e->x, false, ALU_AND, c->t1, JTLB_MASK);
-    x86_alu_rm(&e->x, true, ALU_XOR, c->t0, MEMX(REG_TLB, c->t1, 0, tag));
-    x86_test_ri(&e->x, true, c->t0, (int32_t)0xfffff00fu);
+    x86_alu_rm(&e->x, true, ALU_XOR, c->t0, MEMX(REG_TLB, c->t1, 0, 0));
+    x86_test_ri(&e->x, true, c->t0, (int32_t)(jtlb_compare(store) | 15));
     uint8_t *miss = x86_jcc(&e->x, CC_NE);
     x86_load(&e->x, true, c->t1, MEMX(REG_TLB, c->t1, 0, offsetof(struct jtlb_entry, addend)));
     return miss;
@@ -605,7 +601,7 @@ void emit_memory_cold(struct emit *e, struct cold *c)
         split_pair(e, c, is_store(ir->op));
 
     if (c->bytes > 1 && !(ir->k & MO_ALIGN) && !jit_check_mmu) {
-        x86_test_ri(&e->x, true, c->t0, (int32_t)0xfffff000u);
+        x86_test_ri(&e->x, true, c->t0, (int32_t)jtlb_compare(is_store(ir->op)));
         slow = x86_jcc(&e->x, CC_NE);
         x86_lea(&e->x, true, c->t0, c->ea);
         x86_alu_ri(&e->x, false, ALU_AND, c->t0, MEM_PAGE_SIZE - 1);

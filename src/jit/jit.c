@@ -62,7 +62,7 @@ struct jit_host jit_host;
 struct space {
     uint64_t tag; /* the TLB's data tag + 1, 0: unused */
     struct jtlb_entry *table;
-    uint32_t used[1 << JTLB_BITS]; /* entries that are filled, when `overfull' is false */
+    uint16_t used[1 << JTLB_BITS]; /* entries that are filled, when `overfull' is false */
     unsigned nused;
     uint64_t last; /* use, for eviction */
 };
@@ -127,10 +127,8 @@ void jit_set_check_mmu(void)
 
 static void space_clear(struct space *s)
 {
-    for (unsigned i = 0; i < s->nused; i++) {
-        struct jtlb_entry *t = &s->table[s->used[i]];
-        t->rtag = t->wtag = jtlb_none(s->used[i]);
-    }
+    for (unsigned i = 0; i < s->nused; i++)
+        s->table[s->used[i]].tag = jtlb_none(s->used[i]);
     s->nused = 0;
 }
 
@@ -141,12 +139,12 @@ static void space_make(struct space *s)
     if (s->table == MAP_FAILED)
         BUG("data TLB: %s", g_strerror(errno));
     /*
-     * Zero tags match nothing but page 0 of the guest, so its entry is made to differ; and that of the last page, from
-     * which a wide access reaches page 0.
+     * Zero tags are those of page 0, and of a page 2 that may be read: where these are looked for, and by a wide access in
+     * the page before, the tag is made to differ.
      */
-    unsigned last = (1u << JTLB_BITS) - 1;
-    s->table[0].rtag = s->table[0].wtag = jtlb_none(0);
-    s->table[last].rtag = s->table[last].wtag = jtlb_none(last);
+    const unsigned looked_in[] = { 0, 1, 2, (1u << JTLB_BITS) - 1 };
+    for (unsigned i = 0; i < G_N_ELEMENTS(looked_in); i++)
+        s->table[looked_in[i]].tag = jtlb_none(looked_in[i]);
     s->nused = 0;
 }
 
@@ -204,16 +202,15 @@ static void fill(struct jit_cpu *j, uint64_t va, unsigned mop)
     unsigned i = jtlb_index(va);
     struct jtlb_entry *t = &table[i];
 
-    if (f->device || tlb->strict || (f->rtag != tag && f->wtag != tag))
+    if (f->device || tlb->strict || f->rtag != tag)
         return;
-    if (t->rtag == jtlb_none(i) || !(t->rtag | t->wtag)) {
+    if (t->tag == jtlb_none(i) || !t->tag) {
         struct space *s = mop & MO_UNPRIV ? space_of_table(j, table) : j->data_space;
         if (s->nused == G_N_ELEMENTS(s->used))
             space_clear(s);
-        s->used[s->nused++] = i;
+        s->used[s->nused++] = (uint16_t)i;
     }
-    t->rtag = f->rtag == tag ? page : jtlb_none(i);
-    t->wtag = f->wtag == tag ? page : jtlb_none(i);
+    t->tag = f->wtag == tag ? page : page ^ JTLB_RO;
     t->addend = f->addend;
 }
 
@@ -299,8 +296,8 @@ static void on_tlbi(void *opaque, struct cpu *cpu, const struct tlb_op *op, unsi
         for (unsigned s = 0; s < j->nspaces; s++) {
             struct jtlb_entry *t = &j->spaces[s].table[jtlb_index(va)];
             /* bits 63 to 56 are a tag where the top byte is ignored */
-            if (!((t->rtag ^ va) << 8 >> 20) || !((t->wtag ^ va) << 8 >> 20))
-                t->rtag = t->wtag = jtlb_none(jtlb_index(va));
+            if (!((t->tag ^ va) << 8 & (uint64_t)(int32_t)jtlb_compare(false) << 8))
+                t->tag = jtlb_none(jtlb_index(va));
             if (unlikely(jit_check_mmu))
                 jit_check_gone(j->cpu, j->spaces[s].table, va);
         }

@@ -84,25 +84,32 @@ static inline struct hmem jit_cpu_mem(size_t offset)
 /* --- data TLB: one for each address space and view --- */
 enum {
 #ifdef ARMLET_HARSH
-    JTLB_BITS = 2,
+    JTLB_BITS = 3,
 #else
     JTLB_BITS = 14,
 #endif
-    JTLB_SHIFT = 5, /* log2 of an entry's size */
+    JTLB_SHIFT = 4, /* log2 of an entry's size */
     JTLB_MASK = ((1 << JTLB_BITS) - 1) << JTLB_SHIFT,
-};
-struct jtlb_entry { /* tags: page of va; jtlb_none() when empty */
-    uint64_t rtag, wtag;
-    uint64_t addend; /* host address less va */
-    uint64_t pad;
+    JTLB_RO = 2 << MEM_PAGE_SHIFT,
 };
 /*
- * The tag of entry i when it is empty: a page that is looked for neither there nor, by an access that goes on in the next
- * page, one before.
+ * The tag is the page of va, but three of its bits say more, which is possible since an entry's index says them too: with
+ * JTLB_RO inverted the page may not be written (a load leaves that bit out of its comparison); with the bit above, the entry
+ * is empty.  The lowest bit is left alone: an access that goes on in the next page finds it changed, whatever the others say.
  */
+struct jtlb_entry {
+    uint64_t tag;
+    uint64_t addend; /* host address less va */
+};
 static inline uint64_t jtlb_none(unsigned i)
 {
-    return (uint64_t)(i ^ 2) << MEM_PAGE_SHIFT;
+    return (uint64_t)(i ^ 4) << MEM_PAGE_SHIFT;
+}
+_Static_assert(JTLB_BITS >= 3 && sizeof(struct jtlb_entry) == 1 << JTLB_SHIFT, "see above");
+/* What of (va ^ tag) is 0 when the access may be done there, as the operand of TEST. */
+static inline uint32_t jtlb_compare(bool store)
+{
+    return store ? 0xfffff000u : 0xfffff000u & ~(uint32_t)JTLB_RO;
 }
 
 /* --- jump cache: from va and key to code --- */
