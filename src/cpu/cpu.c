@@ -20,9 +20,6 @@
 #include "cpu/timer.h"
 #include "cpu/tlb.h"
 
-/* PSTATE in SPSR_EL1 (D23.2.159). */
-enum { PS_UAO = 1 << 23, PS_PAN = 1 << 22, PS_SS = 1 << 21, PS_IL = 1 << 20 };
-
 /* MPIDR_EL1: RES1, U = 0, all vCPUs in one cluster with Aff0 as their number. */
 #define MPIDR_RES1 (UINT64_C(1) << 31)
 
@@ -101,8 +98,8 @@ void cpu_reset(struct cpu *cpu, uint64_t pc, uint64_t x0)
 
 uint64_t cpu_pstate(const struct cpu *cpu)
 {
-    return cpu->nzcv | (cpu->uao ? PS_UAO : 0) | (cpu->pan ? PS_PAN : 0) | (cpu->ss ? PS_SS : 0) |
-           (cpu->il ? PS_IL : 0) | cpu->daif | (unsigned)cpu->el << 2 | cpu->spsel;
+    return cpu->nzcv | (cpu->uao ? SPSR_UAO : 0) | (cpu->pan ? SPSR_PAN : 0) | (cpu->ss ? SPSR_SS : 0) |
+           (cpu->il ? SPSR_IL : 0) | cpu->daif | (unsigned)cpu->el << 2 | cpu->spsel;
 }
 
 void cpu_set_pstate(struct cpu *cpu, uint64_t spsr)
@@ -110,10 +107,10 @@ void cpu_set_pstate(struct cpu *cpu, uint64_t spsr)
     unsigned el = spsr >> 2 & 1;
 
     cpu->nzcv = (uint32_t)spsr & 0xf0000000;
-    cpu->uao = cpu_has(cpu, FEAT_UAO) && (spsr & PS_UAO);
-    cpu->pan = cpu_has(cpu, FEAT_PAN) && (spsr & PS_PAN);
-    cpu->ss = spsr & PS_SS;
-    cpu->il = spsr & PS_IL;
+    cpu->uao = cpu_has(cpu, FEAT_UAO) && (spsr & SPSR_UAO);
+    cpu->pan = cpu_has(cpu, FEAT_PAN) && (spsr & SPSR_PAN);
+    cpu->ss = spsr & SPSR_SS;
+    cpu->il = spsr & SPSR_IL;
     cpu->daif = (uint32_t)spsr & (DAIF_D | DAIF_A | DAIF_I | DAIF_F);
     cpu_set_el_sp(cpu, el, el ? spsr & 1 : 0);
 }

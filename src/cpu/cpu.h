@@ -25,6 +25,9 @@ enum { CPU_MAX = 8, CPU_HOT = 192 };
 enum { NZCV_N = (int)0x80000000, NZCV_Z = 0x40000000, NZCV_C = 0x20000000, NZCV_V = 0x10000000 };
 enum { DAIF_D = 0x200, DAIF_A = 0x100, DAIF_I = 0x80, DAIF_F = 0x40 }; /* as in SPSR and the DAIF register */
 
+/* Other fields of SPSR. */
+enum { SPSR_M = 0x1f, SPSR_IL = 1 << 20, SPSR_SS = 1 << 21, SPSR_PAN = 1 << 22, SPSR_UAO = 1 << 23 };
+
 union vreg {
     uint64_t d[2];
     uint32_t s[4];

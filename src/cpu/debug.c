@@ -148,6 +148,11 @@ void debug_refresh(struct cpu *cpu)
     cpu->debug_slow = d->guest_breaks || d->step || d->external_step || d->resuming || d->exempt;
 }
 
+bool debug_idle(const struct cpu *cpu)
+{
+    return !cpu->debug->configured && !cpu->debug->resuming && !cpu->debug->exempt;
+}
+
 void debug_reset(struct cpu *cpu)
 {
     struct cpu_debug *d = cpu->debug;

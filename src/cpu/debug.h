@@ -25,6 +25,9 @@ void debug_reset(struct cpu *cpu);
 /* Recompute what is active at this EL and with these registers, and cpu->debug_slow with it. */
 void debug_refresh(struct cpu *cpu);
 
+/* Is nothing set up that a change of EL or PSTATE.D could make active, or an exception return install?  Then neither need ask. */
+bool debug_idle(const struct cpu *cpu);
+
 /*
  * Before each instruction, while cpu->debug_slow, and where debug_break_in_page(): false when it must not be executed,
  * because an exception was taken

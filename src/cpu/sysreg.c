@@ -191,16 +191,9 @@ static bool write_tcr(struct cpu *cpu, const struct sysreg *reg, uint64_t value)
 
 /* --- PSTATE and exceptions --- */
 
-/* All M bits are kept, so that an illegal return can be seen to be one. */
 static bool write_spsr(struct cpu *cpu, const struct sysreg *reg, uint64_t value)
 {
-    uint64_t mask = UINT64_C(0xf03003df);
-
-    if (cpu_has(cpu, FEAT_PAN))
-        mask |= BIT(22);
-    if (cpu_has(cpu, FEAT_UAO))
-        mask |= BIT(23);
-    store_masked(cpu, reg, value, mask);
+    store_masked(cpu, reg, value, sysreg_spsr_mask(cpu_has(cpu, FEAT_PAN), cpu_has(cpu, FEAT_UAO)));
     return true;
 }
 

@@ -74,6 +74,12 @@ struct sysreg {
     bool (*write)(struct cpu *cpu, const struct sysreg *reg, uint64_t value);
 };
 
+/* The bits that SPSR_EL1 has, with FEAT_PAN and FEAT_UAO or without: all of M, so that an illegal return can be seen to be one. */
+static inline uint64_t sysreg_spsr_mask(bool pan, bool uao)
+{
+    return UINT64_C(0xf03003df) | (pan ? 1u << 22 : 0u) | (uao ? 1u << 23 : 0u);
+}
+
 /* NULL: not in the table. */
 const struct sysreg *sysreg_find(uint32_t key);
 const struct sysreg *sysreg_find_name(const char *name);

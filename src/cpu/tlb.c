@@ -47,7 +47,6 @@ struct main_entry {
 struct tlb_main {
     struct main_entry set[SETS][WAYS];
     unsigned victim;
-    uint16_t space;                   /* now */
     unsigned next_space;
     uint16_t space_of[65536];         /* by ASID; SPACE_NONE: has none */
     uint16_t asid_of[MAX_SPACES];     /* the other way, to clear space_of without a sweep */
@@ -71,7 +70,7 @@ struct tlb *tlb_new(void)
 
     tlb->main = g_new0(struct tlb_main, 1);
     tlb->main->next_space = SPACE_FIRST;
-    tlb->main->space = SPACE_FLAT;
+    tlb->fetch_tag = SPACE_FLAT << 2;
     tlb->queue = g_new0(struct tlb_queue, 1);
     pthread_mutex_init(&tlb->queue->lock, NULL);
     return tlb;
@@ -142,13 +141,17 @@ static uint16_t space_for(struct tlb *tlb, uint16_t asid)
     return (uint16_t)m->next_space++;
 }
 
+/* The space that is now: an engine switches tags by itself (tlb.h, rule 7). */
+static uint16_t space_now(const struct tlb *tlb)
+{
+    return (uint16_t)(tlb->fetch_tag >> 2);
+}
+
 static void update_tags(struct cpu *cpu)
 {
     struct tlb *tlb = cpu->tlb;
-    uint64_t space;
+    uint64_t space = (cpu->sys.sctlr_el1 & SCTLR_M ? space_for(tlb, mmu_asid(cpu)) : SPACE_FLAT) << 2;
 
-    tlb->main->space = cpu->sys.sctlr_el1 & SCTLR_M ? space_for(tlb, mmu_asid(cpu)) : SPACE_FLAT;
-    space = (uint64_t)tlb->main->space << 2;
     tlb->data_tag = space | mmu_data_view(cpu, false);
     tlb->unpriv_tag = space | mmu_data_view(cpu, true);
     tlb->fetch_tag = space | (cpu->el ? VIEW_EL1 : VIEW_EL0);
@@ -227,17 +230,18 @@ static struct main_entry *insert_entry(struct cpu *cpu, uint64_t page, const str
 {
     struct tlb_main *m = cpu->tlb->main;
     struct main_entry *set = m->set[set_of(page)], *e = NULL;
+    uint16_t space = space_now(cpu->tlb);
 
     /* A global entry replaces all others of the page, so that at most one ever matches. */
     for (unsigned i = 0; i < WAYS; i++) {
-        if (set[i].space != SPACE_NONE && set[i].page == page && (r->global || entry_matches(&set[i], page, m->space)))
+        if (set[i].space != SPACE_NONE && set[i].page == page && (r->global || entry_matches(&set[i], page, space)))
             set[i].space = SPACE_NONE;
         if (set[i].space == SPACE_NONE)
             e = &set[i];
     }
     if (!e)
         e = &set[m->victim++ % WAYS];
-    *e = (struct main_entry){.page = page, .pa = r->pa & TLB_PAGE_MASK, .space = m->space, .shift = r->shift,
+    *e = (struct main_entry){.page = page, .pa = r->pa & TLB_PAGE_MASK, .space = space, .shift = r->shift,
                              .perms = r->perms, .global = r->global, .device = r->device};
     e->host = mem_page_hva(cpu->mem, e->pa, &e->writable);
     note_reach(m, page, r->shift);
@@ -250,7 +254,7 @@ static void fill_fast(struct cpu *cpu, uint64_t va, enum mmu_view view, const st
 {
     struct tlb *tlb = cpu->tlb;
     struct tlb_entry *f = &tlb->fast[tlb_index(va, TLB_FAST_BITS)];
-    uint64_t tag = (va & TLB_PAGE_MASK) | (uint64_t)tlb->main->space << 2 | view;
+    uint64_t tag = (va & TLB_PAGE_MASK) | (uint64_t)space_now(tlb) << 2 | view;
 
     if (!e->host || (tlb->watching && debug_page_watched(cpu, va)))
         return;
@@ -265,7 +269,7 @@ static void fill_fetch(struct tlb *tlb, uint64_t va, enum mmu_view view, const s
     struct tlb_fetch *f = &tlb->fetch[tlb_index(va, TLB_FETCH_BITS)];
 
     if (e->host)
-        *f = (struct tlb_fetch){(va & TLB_PAGE_MASK) | (uint64_t)tlb->main->space << 2 | view, e->host, e->pa};
+        *f = (struct tlb_fetch){(va & TLB_PAGE_MASK) | (uint64_t)space_now(tlb) << 2 | view, e->host, e->pa};
 }
 
 uint8_t tlb_lookup(struct cpu *cpu, uint64_t va, unsigned access, enum mmu_view view, struct tlb_hit *hit)
@@ -273,7 +277,7 @@ uint8_t tlb_lookup(struct cpu *cpu, uint64_t va, unsigned access, enum mmu_view 
     struct tlb *tlb = cpu->tlb;
     unsigned kind = access & MMU_KIND;
     uint64_t page = page_of(cpu, va);
-    struct main_entry *e = find_entry(tlb->main, page, tlb->main->space);
+    struct main_entry *e = find_entry(tlb->main, page, space_now(tlb));
     struct mmu_result r;
 
     tlb->main->stats.lookups++;

@@ -11,6 +11,8 @@
  *  4. Nothing that faults is kept: a miss and a refusal both walk the tables before an exception is taken.
  *  5. Only the vCPU's own thread touches its TLB; the rest of the world queues operations (tlb_maintain()).
  *  6. A change of SCTLR_EL1.M or WXN, TCR_EL1 or MAIR_EL1 drops everything: stricter than the architecture asks.
+ *  7. The three tags say which space and views are now, and nothing else does: a translator may set them to what they were
+ *     before, when EL, PSTATE.PAN and UAO and the ASID are what they were then, and no space was given away since.
  */
 #ifndef ARMLET_CPU_TLB_H
 #define ARMLET_CPU_TLB_H

@@ -659,7 +659,8 @@ static void emit_op(struct emit *e, const struct ir *ir, bool *state_ran)
     case IR_branch_rel: emit_branch_rel(e, ir); break;
     case IR_branch_if: emit_branch_if(e, ir); break;
     case IR_leave: emit_leave(e, ir, *state_ran); break;
-    case IR_undefined: case IR_fp_trap: case IR_exception: emit_c_op(e, ir, e->insn, e->off, false); break;
+    case IR_exception: emit_exception(e, ir); break;
+    case IR_undefined: case IR_fp_trap: emit_c_op(e, ir, e->insn, e->off, false); break;
     default:
         if (ir->op >= IR_load_ex && ir->op <= IR_store_ex_pair) {
             emit_exclusive(e, ir);

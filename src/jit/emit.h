@@ -212,6 +212,7 @@ void emit_dc(struct emit *e, const struct ir *ir);
  */
 void emit_dispatch_code(struct x86 *x, const uint8_t *leave_at, bool place);
 bool emit_system(struct emit *e, const struct ir *ir);   /* emit_sys.c; false: not one of its own */
+void emit_exception(struct emit *e, const struct ir *ir);
 void emit_dsb(struct emit *e);
 void emit_load_exclusive(struct emit *e, unsigned bytes, unsigned host, unsigned t);
 void emit_store_exclusive(struct emit *e, unsigned size, unsigned host, unsigned data);
@@ -275,6 +276,13 @@ struct jit_stubs {
     const uint8_t *direct;    /* the same, which is not what RCX (a struct jump) says, and is to be */
     const uint8_t *isb;       /* dispatch, unless code went stale */
     const uint8_t *link;      /* called; behind the call: offset of the place to patch, page offset to go on at */
+    /*
+     * To another context by code alone (stubs.c).  SVC from EL0, EL1t, EL1h (RAX: the return address, RCX: ESR) and ERET from
+     * EL1t, EL1h; to the address in RDX, with nothing done, if that is not possible now.
+     */
+    const uint8_t *exception[3], *eret[2];
+    /* Called: MSR TTBR0, TTBR1 of RAX, which stays, MSR PAN, #0 and #1; ZF set: it was done.  RCX, RDX, RSI are destroyed. */
+    const uint8_t *ttbr[2], *pan[2];
     const uint8_t *call;      /* jit_c_op(): everything but xmm is restored, or the run loop is entered */
     const uint8_t *call_keep; /* the same with xmm registers */
 };

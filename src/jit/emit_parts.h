@@ -1,5 +1,5 @@
 /*
- * What emit.c, emit_alu.c, emit_flags.c and emit_flow.c know of each other; the others have emit.h.
+ * What emit.c, emit_alu.c, emit_flags.c, emit_flow.c and emit_sys.c know of each other; the others have emit.h.
  */
 #ifndef ARMLET_JIT_EMIT_PARTS_H
 #define ARMLET_JIT_EMIT_PARTS_H

@@ -6,7 +6,7 @@
  *
  * Rule: a register is read or written here only if the table says that at this EL nothing traps and nothing follows.
  */
-#include "jit/emit.h"
+#include "jit/emit_parts.h"
 
 #include "cpu/access.h"
 #include "cpu/debug.h"
@@ -25,6 +25,11 @@ static struct hmem sys_mem(const struct sysreg *reg)
     return jit_cpu_mem(offsetof(struct cpu, sys) + reg->offset);
 }
 
+static bool has_feature(const struct emit *e, unsigned feature)
+{
+    return e->block->mode.features[feature / 64] >> feature % 64 & 1;
+}
+
 /* The register of the key if this EL may read (write) it without a trap and the model has it. */
 static const struct sysreg *allowed(const struct emit *e, uint64_t key, bool write)
 {
@@ -33,7 +38,7 @@ static const struct sysreg *allowed(const struct emit *e, uint64_t key, bool wri
 
     if (e->mode & JM_TRACED) /* C shows the access */
         return NULL;
-    if (!reg || !(e->block->mode.features[reg->feature / 64] >> reg->feature % 64 & 1))
+    if (!reg || !has_feature(e, reg->feature))
         return NULL;
     unsigned lowest = write ? reg->access >> 2 : reg->access & 3;
     if (lowest > el || (el == 0 && reg->trap != SYSREG_TRAP_NONE) || reg->trap == SYSREG_TRAP_FPEN)
@@ -141,21 +146,80 @@ static void write_daif(struct emit *e, const struct ir *ir)
     e->leave = AFTER_POLL;
 }
 
-static bool sys_write_plain(struct emit *e, const struct ir *ir, const struct sysreg *reg)
+/* --- changes of context (stubs.c) --- */
+
+/* To a stub that goes on behind this, which C does then, if it cannot do its work. */
+static void try_stub(struct emit *e, const uint8_t *stub)
 {
-    struct hmem to = reg->id == SR_SP_EL0 ? jit_cpu_mem(offsetof(struct cpu, sp_el)) : sys_mem(reg);
+    x86_u8(&e->x, 0x48); /* lea rdx, [rip + 5] */
+    x86_u8(&e->x, 0x8d);
+    x86_u8(&e->x, 0x15);
+    x86_u32(&e->x, 5);
+    x86_jmp_to(&e->x, stub - e->x.exec);
+}
+
+void emit_exception(struct emit *e, const struct ir *ir)
+{
+    if (ir->k == EC_SVC && !(e->mode & JM_TRACED)) {
+        emit_load_pc(e, RAX, (uint64_t)(int64_t)e->off + 4);
+        x86_mov_ri(&e->x, RCX, (uint32_t)EC_SVC << 26 | 1u << 25 | (uint32_t)ir->imm);
+        try_stub(e, e->stubs->exception[!(e->mode & JM_EL) ? 0 : e->mode & JM_SPH ? 2 : 1]);
+    }
+    emit_c_op(e, ir, e->insn, e->off, false);
+}
+
+/* Behind it stands the call of C. */
+static void try_eret(struct emit *e)
+{
+    if (!(e->mode & JM_EL) || e->mode & JM_TRACED)
+        return;
+    emit_flags_for_c(e);
+    emit_clobber_flags(e);
+    try_stub(e, e->stubs->eret[e->mode & JM_SPH ? 1 : 0]);
+}
+
+/* Calls a stub that takes RAX and says by ZF whether it did its work; else C does it, in cold code. */
+static void call_context_stub(struct emit *e, const uint8_t *stub, unsigned data)
+{
+    emit_clobber_flags(e);
+    x86_call_to(&e->x, stub - e->x.exec);
+    struct cold *c = emit_cold(e, COLD_STATE, x86_jcc(&e->x, CC_NE));
+    c->data[0] = (uint8_t)data;
+    c->back = e->x.p;
+    e->leave = AFTER_ON; /* the page that runs may run on until there is an ISB */
+}
+
+static void take_scratch(struct emit *e)
+{
+    (void)emit_take(e, RCX);
+    (void)emit_take(e, RDX);
+    (void)emit_take(e, RSI);
+}
+
+static void write_ttbr(struct emit *e, const struct ir *ir, unsigned n)
+{
+    emit_take(e, RAX);
+    emit_value_to(e, ir->c, RAX);
+    emit_use_all(e, ir);
+    take_scratch(e);
+    call_context_stub(e, e->stubs->ttbr[n], RAX);
+}
+
+/* Of a register that keeps these bits and reads as zero elsewhere. */
+static bool write_masked(struct emit *e, const struct ir *ir, struct hmem to, uint64_t mask)
+{
+    bool low = mask <= UINT32_MAX;
     unsigned r = emit_reg(e, ir->c);
 
-    if (reg->id != SR_SP_EL0 && reg->mask != UINT64_MAX) {
-        bool low = reg->mask == UINT32_MAX;
-        if (!low && (int64_t)reg->mask != (int32_t)reg->mask)
+    if (mask != UINT64_MAX) {
+        if (!low && (int64_t)mask != (int32_t)mask)
             return false;
         unsigned t = emit_temp(e);
-        if (!low)
+        if (mask != UINT32_MAX)
             emit_clobber_flags(e);
         x86_mov_rr(&e->x, !low, t, r);
-        if (!low)
-            x86_alu_ri(&e->x, true, ALU_AND, t, (int32_t)reg->mask);
+        if (mask != UINT32_MAX)
+            x86_alu_ri(&e->x, !low, ALU_AND, t, (int32_t)mask);
         r = t;
     }
     x86_store(&e->x, true, to, r);
@@ -200,22 +264,44 @@ static bool sys_write(struct emit *e, const struct ir *ir)
         e->leave = AFTER_ON;
         return true;
     }
-    if (reg->id == SR_TTBR0_EL1 || reg->id == SR_TTBR1_EL1 || reg->id == SR_CONTEXTIDR_EL1 || is_ic_or_tlbi(key)) {
+    if (reg->id == SR_TTBR0_EL1 || reg->id == SR_TTBR1_EL1) {
+        write_ttbr(e, ir, reg->id == SR_TTBR1_EL1);
+        return true;
+    }
+    if (reg->id == SR_SPSR_EL1)
+        return write_masked(e, ir, sys_mem(reg), sysreg_spsr_mask(has_feature(e, FEAT_PAN), has_feature(e, FEAT_UAO)));
+    if (reg->id == SR_CONTEXTIDR_EL1 || is_ic_or_tlbi(key)) {
         emit_generic(e, ir); /* which switches data TLB and key; the page that runs may run on until there is an ISB */
         e->leave = AFTER_ON;
         return true;
     }
-    bool plain = reg->stored && !reg->write && key >> 14 == 3;
-    return (plain || (reg->id == SR_SP_EL0 && e->mode & JM_SPH)) && sys_write_plain(e, ir, reg);
+    if (reg->id == SR_SP_EL0 && e->mode & JM_SPH)
+        return write_masked(e, ir, jit_cpu_mem(offsetof(struct cpu, sp_el)), UINT64_MAX);
+    return reg->stored && !reg->write && key >> 14 == 3 && write_masked(e, ir, sys_mem(reg), reg->mask);
 }
 
-/* MSR DAIFSet, DAIFClr at EL1. */
+/* MSR PAN, #imm. */
+static bool msr_pan(struct emit *e, const struct ir *ir, unsigned imm)
+{
+    if (!has_feature(e, FEAT_PAN) || e->mode & JM_TRACED)
+        return false;
+    emit_use_all(e, ir);
+    take_scratch(e);
+    call_context_stub(e, e->stubs->pan[imm & 1], NO_REG);
+    return true;
+}
+
+/* MSR DAIFSet, DAIFClr and PAN at EL1. */
 static bool msr_imm(struct emit *e, const struct ir *ir)
 {
     uint64_t op1, op2, imm;
 
     if (!(e->mode & JM_EL) || !const_operand(e, ir->a, &op1) || !const_operand(e, ir->b, &op2) ||
-        !const_operand(e, ir->c, &imm) || op1 != 3 || (op2 != 6 && op2 != 7))
+        !const_operand(e, ir->c, &imm))
+        return false;
+    if (op1 == 0 && op2 == 4)
+        return msr_pan(e, ir, (unsigned)imm);
+    if (op1 != 3 || (op2 != 6 && op2 != 7))
         return false;
     int32_t bits = (int32_t)(imm << 6);
     unsigned t = emit_temp(e), u = emit_temp(e);
@@ -240,6 +326,7 @@ bool emit_system(struct emit *e, const struct ir *ir)
     case IR_h_sysreg_read: return sys_read(e, ir);
     case IR_h_sysreg_write: return sys_write(e, ir);
     case IR_h_msr_imm: return msr_imm(e, ir);
+    case IR_h_eret: try_eret(e); return false;
     default: return false;
     }
 }

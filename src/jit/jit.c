@@ -30,6 +30,8 @@
 #include "cpu/cluster.h"
 #include "cpu/debug.h"
 #include "cpu/interp.h"
+#include "cpu/mmu.h"
+#include "cpu/pmu.h"
 #include "cpu/prim.h"
 #include "cpu/show.h"
 #include "cpu/tlb.h"
@@ -39,6 +41,7 @@
 
 enum {
     SPACES = 16,         /* data TLBs kept */
+    CONTEXTS = 64,
     KEYS = 256,          /* (fetch space, mode) pairs known at a time */
     KEY_LAST = 0x7ffe,
     KEYS_IN_HAND = 256,  /* that code may use up before it is in the run loop again: every mode change ends a block */
@@ -64,7 +67,14 @@ struct space {
     struct jtlb_entry *table;
     uint16_t used[1 << JTLB_BITS]; /* entries that are filled, when `overfull' is false */
     unsigned nused;
-    uint64_t last; /* use, for eviction */
+    uint64_t last; /* use, in instructions, for eviction; code notes it in the context */
+};
+
+/* What contexts depend on beside what is in their tags. */
+struct config {
+    uint64_t sctlr, tcr, cpacr;
+    uint64_t fpcr;  /* whether it is not zero */
+    uint64_t plain; /* no debugging, counting or tracing: code may switch by itself */
 };
 
 struct key {
@@ -94,11 +104,13 @@ struct jit_cpu {
     struct jit_code *code;
     const uint8_t *enter; /* its stub */
     unsigned epoch;       /* of the code, as last seen */
-    struct space *spaces, *data_space; /* data_space: of HOT_TABLE */
+    struct space *spaces;
     unsigned nspaces;
-    uint64_t space_clock;
-    uint64_t data_tag, unpriv_tag, fetch_tag; /* as HOT_TABLE, HOT_UTLB, HOT_KEY were made for */
-    uint8_t mode;
+    uint64_t clock; /* of space.last: never the same twice */
+    struct context context[CONTEXTS]; /* [0]: one that is not remembered */
+    unsigned ncontexts, forgotten;    /* forgotten: how often they were */
+    struct context *slots[CONTEXT_SLOTS];
+    struct config config;
     unsigned drops;
     uint32_t changes;
     uint64_t breaks_id; /* of the breakpoints that all of this was made for */
@@ -148,6 +160,54 @@ static void space_make(struct space *s)
     s->nused = 0;
 }
 
+static struct context *context_now(const struct jit_cpu *j)
+{
+    return (struct context *)(uintptr_t)j->cpu->hot[HOT_CONTEXT];
+}
+
+/* What is now goes on as one that is not remembered. */
+static void forget_contexts(struct jit_cpu *j)
+{
+    struct context *own = &j->context[0], *now = context_now(j);
+
+    if (now != own)
+        *own = *now;
+    own->tag = 0;
+    memset(own->to, 0, sizeof own->to);
+    j->cpu->hot[HOT_CONTEXT] = (uintptr_t)own;
+    for (unsigned i = 0; i < CONTEXT_SLOTS; i++)
+        j->slots[i] = own;
+    j->ncontexts = 1;
+    j->forgotten++;
+}
+
+static void note_use(struct jit_cpu *j)
+{
+    for (unsigned i = 0; i < j->ncontexts; i++) {
+        const struct context *c = &j->context[i];
+        if (!c->data_space)
+            continue;
+        c->data_space->last = MAX(c->data_space->last, c->used);
+        c->unpriv_space->last = MAX(c->unpriv_space->last, c->used);
+    }
+}
+
+/* The space that was not used for longest, empty. */
+static struct space *space_evict(struct jit_cpu *j)
+{
+    struct space *s = &j->spaces[0];
+
+    note_use(j);
+    for (unsigned i = 1; i < SPACES; i++)
+        if (j->spaces[i].last < s->last)
+            s = &j->spaces[i];
+    for (unsigned i = 1; i < j->ncontexts; i++)
+        if (j->context[i].data_space == s || j->context[i].unpriv_space == s)
+            forget_contexts(j);
+    space_clear(s);
+    return s;
+}
+
 static struct space *space_find(struct jit_cpu *j, uint64_t tag)
 {
     struct space *s = NULL;
@@ -160,15 +220,11 @@ static struct space *space_find(struct jit_cpu *j, uint64_t tag)
             s = &j->spaces[j->nspaces++];
             space_make(s);
         } else {
-            s = &j->spaces[0];
-            for (unsigned i = 1; i < SPACES; i++)
-                if (j->spaces[i].last < s->last)
-                    s = &j->spaces[i];
-            space_clear(s);
+            s = space_evict(j);
         }
         s->tag = tag + 1;
     }
-    s->last = ++j->space_clock;
+    s->last = j->clock = MAX(j->clock + 1, j->cpu->icount);
     return s;
 }
 
@@ -205,7 +261,7 @@ static void fill(struct jit_cpu *j, uint64_t va, unsigned mop)
     if (f->device || tlb->strict || f->rtag != tag)
         return;
     if (t->tag == jtlb_none(i) || !t->tag) {
-        struct space *s = mop & MO_UNPRIV ? space_of_table(j, table) : j->data_space;
+        struct space *s = mop & MO_UNPRIV ? space_of_table(j, table) : context_now(j)->data_space;
         if (s->nused == G_N_ELEMENTS(s->used))
             space_clear(s);
         s->used[s->nused++] = (uint16_t)i;
@@ -230,7 +286,8 @@ static void drop_keys(struct jit_cpu *j)
 {
     memset(j->keys, 0, sizeof j->keys);
     memset(j->bloom, 0, sizeof j->bloom);
-    j->fetch_tag = UINT64_MAX;
+    forget_contexts(j);
+    j->context[0].fetch_tag = UINT64_MAX; /* it has no key */
 }
 
 static unsigned key_number(struct jit_cpu *j, uint64_t fetch_tag, unsigned mode)
@@ -289,8 +346,12 @@ static void on_tlbi(void *opaque, struct cpu *cpu, const struct tlb_op *op, unsi
         drop_keys(j);
         return;
     }
-    if (op->kind == TLBI_ASID) /* its space has a new number */
+    if (op->kind == TLBI_ASID) { /* its space has a new number */
+        for (unsigned i = 1; i < j->ncontexts; i++)
+            if (j->context[i].tag >> CTX_ASID_SHIFT == op->asid)
+                forget_contexts(j);
         return;
+    }
     uint64_t size = UINT64_C(1) << reach, first = op->va & -size;
     for (uint64_t va = first; va - first < size; va += MEM_PAGE_SIZE) {
         for (unsigned s = 0; s < j->nspaces; s++) {
@@ -338,6 +399,73 @@ static uint64_t leave_mask(const struct cpu *cpu)
     return mask;
 }
 
+/* What contexts depend on.  True: it has changed. */
+static bool config_changed(struct jit_cpu *j)
+{
+    struct cpu *cpu = j->cpu;
+    struct config now = { cpu->sys.sctlr_el1, cpu->sys.tcr_el1, cpu->sys.cpacr_el1, cpu->fp.fpcr != 0,
+                          debug_idle(cpu) && !pmu_active(cpu) && !show_blocks_wanted() };
+
+    if (likely(!memcmp(&now, &j->config, sizeof now)))
+        return false;
+    j->config = now;
+    cpu->hot[HOT_ASID_MASK] = mmu_asid_mask(cpu);
+    return true;
+}
+
+/* 0: not to be remembered. */
+static uint64_t context_tag(const struct jit_cpu *j)
+{
+    const struct cpu *cpu = j->cpu;
+
+    if (!j->config.plain || !(j->config.sctlr & SCTLR_M) || cpu->ss || cpu->il || cpu->debug_slow)
+        return 0;
+    return (uint64_t)mmu_asid(cpu) << CTX_ASID_SHIFT | CTX_VALID | (cpu->el ? CTX_EL : 0u) |
+           (cpu->spsel ? CTX_SPSEL : 0u) | (cpu->pan ? CTX_PAN : 0u) | (cpu->uao ? CTX_UAO : 0u);
+}
+
+static struct context *make_context(struct jit_cpu *j, uint64_t tag, unsigned mode)
+{
+    const struct cpu *cpu = j->cpu;
+    const struct tlb *tlb = cpu->tlb;
+    struct context c = {
+        .data_tag = tlb->data_tag, .unpriv_tag = tlb->unpriv_tag, .fetch_tag = tlb->fetch_tag, .tag = tag, .mode = (uint8_t)mode,
+        .spsr = (uint32_t)cpu_pstate(cpu) & (SPSR_M | SPSR_PAN | SPSR_UAO),
+    };
+
+    memcpy(&c.pstate, &cpu->el, sizeof c.pstate);
+    c.data_space = space_find(j, c.data_tag);
+    c.unpriv_space = space_find(j, c.unpriv_tag);
+    c.table = (uintptr_t)c.data_space->table;
+    c.utlb = (uintptr_t)c.unpriv_space->table;
+    c.key = (uint64_t)key_number(j, c.fetch_tag, mode) << 48;
+    if (tag && j->ncontexts == CONTEXTS)
+        forget_contexts(j);
+    struct context *made = tag ? &j->context[j->ncontexts++] : &j->context[0];
+    *made = c;
+    return made;
+}
+
+static struct context *find_context(struct jit_cpu *j, uint64_t tag, unsigned mode)
+{
+    struct context **slot = &j->slots[context_slot(tag)];
+
+    if (!tag)
+        return make_context(j, tag, mode);
+    for (unsigned i = 1; (*slot)->tag != tag && i < j->ncontexts; i++)
+        if (j->context[i].tag == tag)
+            *slot = &j->context[i];
+    if ((*slot)->tag != tag)
+        *slot = make_context(j, tag, mode);
+    return *slot;
+}
+
+static bool context_is(const struct context *c, const struct tlb *tlb, unsigned mode)
+{
+    return c->data_tag == tlb->data_tag && c->unpriv_tag == tlb->unpriv_tag && c->fetch_tag == tlb->fetch_tag &&
+           c->mode == mode;
+}
+
 /* The hot words follow EL, address space, interrupt masks and code changes. */
 static void sync_mode(struct jit_cpu *j)
 {
@@ -350,29 +478,35 @@ static void sync_mode(struct jit_cpu *j)
         j->drops = tlb->drops;
         drop_spaces(j);
         drop_keys(j);
-        j->data_tag = j->unpriv_tag = UINT64_MAX;
     }
     if (unlikely(changes != j->changes)) {
         j->changes = changes;
         cpu->hot[HOT_CHANGES] = changes;
         drop_keys(j);
     }
-    if (tlb->data_tag != j->data_tag) {
-        j->data_space = space_find(j, tlb->data_tag);
-        cpu->hot[HOT_TABLE] = (uintptr_t)j->data_space->table;
-        j->data_tag = tlb->data_tag;
-    }
-    if (tlb->unpriv_tag != j->unpriv_tag) {
-        cpu->hot[HOT_UTLB] = (uintptr_t)space_find(j, tlb->unpriv_tag)->table;
-        j->unpriv_tag = tlb->unpriv_tag;
-    }
-    if (tlb->fetch_tag != j->fetch_tag || mode != j->mode) {
-        unsigned number = key_number(j, tlb->fetch_tag, mode);
-        cpu->hot[HOT_KEY] = (uint64_t)number << 48;
-        j->fetch_tag = tlb->fetch_tag;
-        j->mode = (uint8_t)mode;
+    if (unlikely(config_changed(j)))
+        forget_contexts(j);
+    uint64_t tag = context_tag(j);
+    struct context *now = context_now(j);
+    if (now->tag != tag || !context_is(now, tlb, mode)) {
+        now = find_context(j, tag, mode);
+        BUG_ON(!context_is(now, tlb, mode));
+        now->used = cpu->icount;
+        cpu->hot[HOT_TABLE] = now->table;
+        cpu->hot[HOT_UTLB] = now->utlb;
+        cpu->hot[HOT_KEY] = now->key;
+        cpu->hot[HOT_CONTEXT] = (uintptr_t)now;
     }
     cpu->hot[HOT_MASK] = leave_mask(cpu);
+}
+
+/* After C did what code may do itself from now on in context `from', if nothing was forgotten meanwhile. */
+static void learn(struct jit_cpu *j, struct context *from, unsigned forgotten, enum context_to how)
+{
+    struct context *to = context_now(j);
+
+    if (forgotten == j->forgotten && from->tag && to->tag)
+        from->to[how] = to;
 }
 
 /* --- what code calls ------------------------------------------------------------------------------------------------ */
@@ -427,6 +561,8 @@ uint64_t jit_c_op(struct cpu *cpu)
     cpu->icount += (uint64_t)(int64_t)done;
     fold_flags(cpu);
     j->stats.c_ops[ir.op]++;
+    struct context *from = context_now(j);
+    unsigned forgotten = j->forgotten;
     const union vreg *in = (const union vreg *)&cpu->hot[HOT_A];
     if (unlikely(jit_check_mmu) && is_plain_access(ir.op))
         check_access(j, &ir, in[0].d[0]);
@@ -435,6 +571,10 @@ uint64_t jit_c_op(struct cpu *cpu)
         cpu->icount += !(cpu->leave & LEAVE_FAULT);
         cpu->pc = cpu->next_pc;
         cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
+        if (ir.op == IR_exception && ir.k == EC_SVC) {
+            sync_mode(j);
+            learn(j, from, forgotten, TO_EXCEPTION);
+        }
         return 1;
     }
     bool watched = cpu->debug_slow && (ir.op == IR_h_sysreg_write || ir.op == IR_h_msr_imm); /* perhaps only now */
@@ -451,6 +591,10 @@ uint64_t jit_c_op(struct cpu *cpu)
     } else if (effects & IE_STATE || ir.op == IR_barrier) { /* DSB applies what other vCPUs have queued */
         cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
         sync_mode(j);
+        if (ir.op == IR_h_eret)
+            learn(j, from, forgotten, TO_RETURN);
+        else if (ir.op == IR_h_msr_imm && in[0].d[0] == 0 && in[1].d[0] == 4) /* PAN */
+            learn(j, from, forgotten, in[2].d[0] & 1 ? TO_PAN_1 : TO_PAN_0);
         if (ir.op == IR_h_sysreg_write && (in[0].d[0] & ~UINT64_C(0x7f)) == SYSREG_KEY(1, 3, 7, 0, 0)) /* DC by address */
             fill(j, in[2].d[0], 0);
     }
@@ -583,7 +727,7 @@ static const struct near *next_block(struct jit_cpu *j, bool freely)
     keep_keys_in_hand(j);
     sync_mode(j);
     at.pa = at.pa_page | (cpu->pc & (MEM_PAGE_SIZE - 1));
-    at.mode = j->mode;
+    at.mode = context_now(j)->mode;
     if (unlikely(cpu->debug_breaks) && debug_break_in_page(cpu, cpu->pc))
         at.mode |= JM_BREAKS;
     j->stats.lookups++;
@@ -598,7 +742,7 @@ static void run_block(struct jit_cpu *j)
         return;
     uint64_t link = cpu->hot[HOT_LINK];
     cpu->hot[HOT_LINK] = 0;
-    if (unlikely(j->mode & JM_TRACED)) {
+    if (unlikely(context_now(j)->mode & JM_TRACED)) {
         show_block(cpu);
         enter(j, n->cross);
         return;
@@ -621,7 +765,7 @@ unsigned jit_exec_words(struct cpu *cpu, const uint32_t *words, unsigned n)
     keep_keys_in_hand(j);
     sync_mode(j);
     memcpy(page + page_off, words, MIN(n * 4, (unsigned)sizeof page - page_off));
-    struct jit_place at = { .hva = page, .pa_page = cpu->pc - page_off, .pa = cpu->pc, .mode = j->mode, .max = n,
+    struct jit_place at = { .hva = page, .pa_page = cpu->pc - page_off, .pa = cpu->pc, .mode = context_now(j)->mode, .max = n,
                             .bounded = true };
     struct jit_block *b;
     enum jit_made made;
@@ -806,7 +950,9 @@ static void jit_init(struct cpu *cpu)
     cpu->hot[HOT_RS_TOP] = ((uintptr_t)j->return_stack + RETURN_STACK - 256) & ~(uintptr_t)15;
     cpu->hot[HOT_RS_LIMIT] = (uintptr_t)j->return_stack + 1024;
     cpu->hot[HOT_RSP] = cpu->hot[HOT_RS_TOP];
-    j->data_tag = j->unpriv_tag = j->fetch_tag = UINT64_MAX;
+    cpu->hot[HOT_CONTEXT] = (uintptr_t)&j->context[0];
+    cpu->hot[HOT_CONTEXTS] = (uintptr_t)j->slots;
+    drop_keys(j);
     j->next_key = 1;
     tlb_set_listener(cpu, on_tlbi, j);
 }

@@ -56,6 +56,9 @@ enum hot {
     HOT_LATER,    /* of a loop that owes vectors from its start: 0 in its first turn, else not */
     HOT_TURNS,    /* jit_exec_words(): back edges that may still be taken */
     HOT_CHANGES_AT, HOT_CHANGES, /* where mem_code_changes() is, and what keys were made for */
+    HOT_CONTEXT,  /* struct context: what the words above were made for */
+    HOT_CONTEXTS, /* CONTEXT_SLOTS pointers to such by context_slot(); never NULL */
+    HOT_ASID_MASK, /* the bits of an ASID that count */
     HOT_WORDS
 };
 enum { SPILLS = 16, W_SLOTS = 32, XMMS = 16, XMM_FIRST = 4 };
@@ -126,6 +129,32 @@ struct jump {
     uint64_t tag; /* va ^ key */
     const uint8_t *code; /* a cross entry: RAX is va */
 };
+
+/*
+ * --- contexts: what a change of EL, of the stack pointer, of PAN or UAO, or of the ASID changes ---
+ *
+ * Remembered by each vCPU, so that code can do such a change by itself (stubs.c).  One that is remembered has a tag, and is
+ * right as long as it is remembered: jit.c forgets all when anything else changes that they depend on.
+ */
+enum context_to { TO_EXCEPTION, TO_RETURN, TO_PAN_0, TO_PAN_1, TO_KINDS };
+enum { CONTEXT_SLOTS = 128, CTX_EL = 1, CTX_SPSEL = 2, CTX_VALID = 4, CTX_UAO = 8, CTX_PAN = 128, CTX_ASID_SHIFT = 8 };
+struct space;
+struct context {
+    uint64_t table, utlb, key;                /* HOT_TABLE, HOT_UTLB, HOT_KEY */
+    uint64_t data_tag, unpriv_tag, fetch_tag; /* the TLB's (cpu/tlb.h, rule 7) */
+    uint64_t pstate;                          /* cpu->el and the seven bytes behind it */
+    uint64_t tag;                             /* ASID << CTX_ASID_SHIFT | CTX_...; 0: it is not remembered */
+    uint32_t spsr;                            /* M, PAN and UAO */
+    uint8_t mode;                             /* JM_* */
+    struct context *to[TO_KINDS];             /* NULL: not known yet; TO_RETURN: where the last ERET led */
+    struct space *data_space, *unpriv_space;
+    uint64_t used;                            /* when it was switched to last, in instructions */
+};
+static inline unsigned context_slot(uint64_t tag)
+{
+    return tag / CTX_PAN % CONTEXT_SLOTS;
+}
+_Static_assert(offsetof(struct cpu, debug_slow) == offsetof(struct cpu, el) + 7, "context.pstate");
 
 /* --- blocks --- */
 struct jit_block {
