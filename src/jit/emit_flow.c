@@ -24,11 +24,11 @@ void emit_dispatch_code(struct x86 *x, const uint8_t *leave_at, bool place)
     x86_load(x, false, RCX, CPU_MEM(pending));
     x86_rm(x, 0, false, 0x85, RCX, HOT(HOT_MASK), false);
     leave[0] = x86_jcc(x, CC_NE);
-    x86_mov_rr(x, true, RCX, RAX);
-    x86_alu_ri(x, false, ALU_AND, RCX, ((1 << JUMP_BITS) - 1) << 2);
     x86_load(x, true, RDX, HOT(HOT_JUMPS));
     x86_mov_rr(x, true, RSI, RAX);
     x86_alu_rm(x, true, ALU_XOR, RSI, HOT(HOT_KEY));
+    x86_mov_rr(x, false, RCX, RSI);
+    x86_alu_ri(x, false, ALU_AND, RCX, ((1 << JUMP_BITS) - 1) << 2); /* jump_slot() */
     x86_alu_rm(x, true, ALU_CMP, RSI, MEMX(RDX, RCX, 2, 0));
     leave[1] = x86_jcc(x, CC_NE);
     if (place) {

@@ -438,7 +438,7 @@ static struct context *make_context(struct jit_cpu *j, uint64_t tag, unsigned mo
     c.unpriv_space = space_find(j, c.unpriv_tag);
     c.table = (uintptr_t)c.data_space->table;
     c.utlb = (uintptr_t)c.unpriv_space->table;
-    c.key = (uint64_t)key_number(j, c.fetch_tag, mode) << 48;
+    c.key = jit_key(key_number(j, c.fetch_tag, mode));
     if (tag && j->ncontexts == CONTEXTS)
         forget_contexts(j);
     struct context *made = tag ? &j->context[j->ncontexts++] : &j->context[0];
@@ -749,8 +749,9 @@ static void run_block(struct jit_cpu *j)
     }
     if (link && !(n->mode & JM_BREAKS && debug_break_at_offset(cpu, cpu->pc & (MEM_PAGE_SIZE - 1))))
         jit_code_link(j->code, link, n->block, j->epoch);
-    struct jump *jump = &j->jumps[cpu->pc >> 2 & ((1u << JUMP_BITS) - 1)];
-    jump->tag = cpu->pc ^ cpu->hot[HOT_KEY];
+    uint64_t tag = cpu->pc ^ cpu->hot[HOT_KEY];
+    struct jump *jump = &j->jumps[jump_slot(tag)];
+    jump->tag = tag;
     jump->code = n->cross;
     note_executed(j, cpu->pc);
     enter(j, n->cross);

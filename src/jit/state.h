@@ -30,7 +30,7 @@ extern const uint8_t jit_pin_of[32];
 
 enum hot {
     HOT_PAGE,     /* va of the page that the current block lies in */
-    HOT_KEY,      /* distinguishes address space and mode in tags: bits 62 to 48 */
+    HOT_KEY,      /* distinguishes address space and mode in tags: jit_key() */
     HOT_FLAGS,    /* guest NZCV as LAHF and SETO leave it in AX: S Z . . . . . C, and V in bit 0 */
     HOT_TABLE,    /* data TLB of the current view: R15 */
     HOT_UTLB,     /* data TLB of the unprivileged view (LDTR at EL1) */
@@ -129,6 +129,18 @@ struct jump {
     uint64_t tag; /* va ^ key */
     const uint8_t *code; /* a cross entry: RAX is va */
 };
+static inline unsigned jump_slot(uint64_t tag)
+{
+    return tag >> 2 & ((1u << JUMP_BITS) - 1);
+}
+/*
+ * Bits 62 to 48, of which a va has copies of bit 55, tell keys apart.  The low ones send the same va to another slot under another
+ * key, or the address spaces of several processes would throw each other out.
+ */
+static inline uint64_t jit_key(unsigned number)
+{
+    return (uint64_t)number << 48 | (uint64_t)(number * 0x9e3779b1u >> (32 - JUMP_BITS)) << 2;
+}
 
 /*
  * --- contexts: what a change of EL, of the stack pointer, of PAN or UAO, or of the ASID changes ---
