@@ -346,16 +346,19 @@ static void run_undefined(CTX *c, const void *fields)
     undefined(c);
 }
 
+static sem_fn *decode_body(const struct cpu *cpu, uint32_t word, struct a64_insn *insn)
+{
+    if (a64_decode(word, insn) && a64_available(insn->op, cpu->features) && sem_table[insn->op])
+        return sem_table[insn->op];
+    return run_undefined;
+}
+
 static void fill_slot(const struct cpu *cpu, struct slot *slot, uint32_t word)
 {
     struct a64_insn insn;
 
-    if (a64_decode(word, &insn) && a64_available(insn.op, cpu->features) && sem_table[insn.op]) {
-        memcpy(slot->fields, &insn.u, sizeof insn.u);
-        slot->run = sem_table[insn.op];
-    } else {
-        slot->run = run_undefined;
-    }
+    slot->run = decode_body(cpu, word, &insn);
+    memcpy(slot->fields, &insn.u, sizeof insn.u);
 }
 
 /* In a slot that nobody has reached yet. */
@@ -576,7 +579,7 @@ unsigned interp_run_line(struct cpu *cpu, const uint8_t *hva)
 {
     uint64_t pc = cpu->pc, page_va = pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     uint64_t before = cpu->icount;
-    struct slot slot;
+    struct a64_insn insn;
 
     cpu->leave = 0;
     do {
@@ -585,11 +588,11 @@ unsigned interp_run_line(struct cpu *cpu, const uint8_t *hva)
         memcpy(&word, hva + (pc & (MEM_PAGE_SIZE - 4)), sizeof word);
         if (is_exclusive(word))
             break;
-        fill_slot(cpu, &slot, word);
+        sem_fn *run = decode_body(cpu, word, &insn); /* and not by a slot: copying fields just written makes the host wait */
         cpu->pc = pc;
         pc += 4;
         cpu->next_pc = pc;
-        slot.run(cpu, slot.fields);
+        run(cpu, &insn.u);
         cpu->icount++;
         if (cpu->next_pc != pc) {
             pc = cpu->next_pc;

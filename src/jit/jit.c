@@ -660,19 +660,31 @@ static struct jit_block *make_block(struct jit_cpu *j, const struct jit_place *a
     return NULL;
 }
 
+/* Where cpu->pc is now, after instructions were interpreted; false: the exception that it gives is taken. */
+static bool follow(struct cpu *cpu, struct jit_place *at)
+{
+    if (unlikely(!access_fetch(cpu, cpu->pc, &at->hva, &at->pa_page))) {
+        cpu->pc = cpu->next_pc;
+        return false;
+    }
+    at->pa = at->pa_page | (cpu->pc & (MEM_PAGE_SIZE - 1));
+    return true;
+}
+
 /*
- * Most code of a boot runs a few times only, and is done sooner by the interpreter than translated.  From cpu->pc on, as long
- * as that goes on in the page; false: it is worth translating, nothing was done.
+ * Most code of a boot runs a few times only, and is done sooner by the interpreter than translated.  From cpu->pc on, until
+ * there is something for the run loop; false: it is worth translating, nothing was done.
  */
 static bool run_cold(struct jit_cpu *j, struct jit_place at)
 {
     struct cpu *cpu = j->cpu;
-    uint64_t page = cpu->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     bool ran = false;
 
-    if (cpu->cluster->lockstep || at.mode & (JM_TRACED | JM_BREAKS) || jit_dump_wanted(cpu->pc))
+    if (!jit_code_is_cold(j->code, &at) || cpu->cluster->lockstep || at.mode & (JM_TRACED | JM_BREAKS) ||
+        jit_dump_wanted(cpu->pc))
         return false;
-    while (jit_code_is_cold(j->code, &at)) {
+    do {
+        uint64_t page = cpu->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
         unsigned n = interp_run_line(cpu, at.hva);
         if (!n && !cpu->leave) { /* an exclusive */
             jit_code_warm(j->code, &at);
@@ -680,11 +692,13 @@ static bool run_cold(struct jit_cpu *j, struct jit_place at)
         }
         ran = true;
         j->stats.cold += n;
-        at.pa = at.pa_page | (cpu->pc & (MEM_PAGE_SIZE - 1));
-        if (cpu->leave || (cpu->pc & ~(uint64_t)(MEM_PAGE_SIZE - 4)) != page ||
-            atomic_load_explicit(&cpu->pending, memory_order_relaxed) & leave_mask(cpu))
+        if (cpu->leave || atomic_load_explicit(&cpu->pending, memory_order_relaxed) & leave_mask(cpu))
             break;
-    }
+        if ((cpu->pc & ~(uint64_t)(MEM_PAGE_SIZE - 4)) == page)
+            at.pa = at.pa_page | (cpu->pc & (MEM_PAGE_SIZE - 1));
+        else if (cpu->debug_breaks || !follow(cpu, &at))
+            break;
+    } while (jit_code_is_cold(j->code, &at));
     if (ran)
         cpu->hot[HOT_LINK] = 0;
     return ran;
@@ -692,13 +706,15 @@ static bool run_cold(struct jit_cpu *j, struct jit_place at)
 
 static const struct near *find_near(struct jit_cpu *j, const struct jit_place *at, bool freely)
 {
+    if (freely && run_cold(j, *at))
+        return NULL;
     uint32_t generation = mem_code_generation(j->cpu->mem, at->pa_page);
     struct near *n = &j->near[(at->pa >> 2 ^ at->pa >> (2 + NEAR_BITS) ^ at->mode << 4) & ((1u << NEAR_BITS) - 1)];
 
     if (n->pa == at->pa && n->mode == at->mode && n->generation == generation)
         return n;
     struct jit_block *b = jit_code_find(j->code, j->cpu, at);
-    if (unlikely(!b) && ((freely && run_cold(j, *at)) || !(b = make_block(j, at))))
+    if (unlikely(!b) && !(b = make_block(j, at)))
         return NULL;
     *n = (struct near){ at->pa, generation, at->mode, b->cross, b };
     return n;
