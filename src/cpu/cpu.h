@@ -19,7 +19,7 @@
 #include "isa/a64.h"
 #include "mem/mem.h"
 
-enum { CPU_MAX = 8, CPU_HOT = 192 };
+enum { CPU_MAX = 8, CPU_HOT = 192, CPU_RECENT = 2048 };
 
 /* PSTATE.NZCV as it stands in SPSR: bits 31 to 28. */
 enum { NZCV_N = (int)0x80000000, NZCV_Z = 0x40000000, NZCV_C = 0x20000000, NZCV_V = 0x10000000 };
@@ -115,6 +115,7 @@ struct cpu {
     struct mem *mem;
     struct cluster *cluster;
     struct vcpu *vcpu; /* thread, sleeping, power state: cpu/cluster.c */
+    uint64_t recent[CPU_RECENT] __attribute__((aligned(64))); /* the engine's: pages that loops are in */
 };
 
 enum { GT_PHYS, GT_VIRT };

@@ -522,7 +522,7 @@ static bool emit_place(struct jit_code *code, const struct cpu *cpu, const struc
         find_groups(code);
         opt_dead(&code->block, code->uses);
         opt_lazy(&code->block);
-        opt_loop(&code->block, code->uses, &code->emit.loop);
+        opt_loop(&code->block, code->uses, code->emit.member, &code->emit.loop);
         opt_owed(&code->block, &code->emit.loop);
         if (dump)
             dump_before(code, cpu, at, TRACE_OP_OPT);

@@ -803,6 +803,7 @@ static void emit_cold_code(struct emit *e)
             emit_pay_owed(e, c);
             emit_c_op(e, op_of(e, c->id), c->insn, c->off, true);
             break;
+        case COLD_RECENT: emit_sites_cold(e, c); break;
         case COLD_VECTOR: emit_vector_cold(e, c); break;
         case COLD_STATE: emit_state_cold(e, c); break;
         default: emit_memory_cold(e, c); break;
@@ -871,6 +872,7 @@ static void begin_loop(struct emit *e)
         e->done[w->get] = true;
     }
     emit_loop_vectors_in(e);
+    emit_sites_in(e);
     if (e->owed_turn)
         x86_store_imm(&e->x, false, HOT(HOT_LATER), 0);
     e->xlocked = 0;
@@ -902,6 +904,7 @@ bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned
     e->page_off = page_off;
     e->host_f = e->mem_f = e->logic_of = e->lazy = 0;
     e->turn = false;
+    e->at = 0;
     e->insn = 0;
     e->off = 0;
     e->locked = 0;

@@ -47,6 +47,7 @@ struct cold { /* code that is put behind the block */
     bool turn;            /* in a loop's first turn they are there all the same (HOT_TURN) */
     bool counted;         /* icount has the whole block here (emit.count_at) */
     uint16_t id;          /* IR operation */
+    uint8_t site;         /* COLD_MEM: the loop's site that it is, + 1 */
     uint16_t owing, nowing; /* vectors to be stored: emit.owing[] */
     struct hmem ea;       /* the guest address: base and displacement */
     struct hmem w[2];     /* vector operands or results; scalar operands in memory */
@@ -133,6 +134,7 @@ struct emit {
     uint8_t *loop_start;   /* where its end jumps to */
     uint8_t loop_xmm[LOOP_W], loop_zext[LOOP_W]; /* where a turn finds loop.w[] */
     bool bounded;          /* a loop ends after HOT_TURNS back edges */
+    unsigned recent;       /* loops with sites so far: which struct recent this one has */
     unsigned direct;       /* direct jumps to other pages so far, of all blocks */
     unsigned ngroups;
     struct group group[MAX_GROUPS];
@@ -191,7 +193,7 @@ int32_t emit_uncounted(const struct emit *e, unsigned insns);
 void emit_generic(struct emit *e, const struct ir *ir);
 void emit_const(struct emit *e, unsigned host, uint64_t v);
 
-enum cold_kind { COLD_MEM, COLD_OP, COLD_STATE, COLD_LINK, COLD_VECTOR, COLD_SIDE, COLD_POLL, COLD_STACK, COLD_GROUP };
+enum cold_kind { COLD_MEM, COLD_OP, COLD_STATE, COLD_LINK, COLD_VECTOR, COLD_SIDE, COLD_POLL, COLD_STACK, COLD_GROUP, COLD_RECENT };
 
 /* Notes where everything is at the check of a group, for its cold code. */
 void emit_snapshot(struct emit *e, unsigned group);
@@ -225,6 +227,9 @@ uint8_t *emit_store_paired(struct emit *e, unsigned size, unsigned host, unsigne
 /* Does nothing between the exclusive load of the same place and the exclusive store access memory? */
 bool emit_is_paired(const struct emit *e, unsigned store);
 void emit_memory_cold(struct emit *e, struct cold *c);
+/* At a loop's start: are the pages of its sites still valid?  And its cold part. */
+void emit_sites_in(struct emit *e);
+void emit_sites_cold(struct emit *e, const struct cold *c);
 void emit_vector(struct emit *e, const struct ir *ir);   /* emit_vec.c */
 void emit_vector_cold(struct emit *e, struct cold *c);
 /* Before the first operation: e->need. */

@@ -148,6 +148,100 @@ static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool st
     return c;
 }
 
+/* --- loops: the page of the last turn ------------------------------------------------------------------------ */
+
+static struct hmem recent_mem(const struct emit *e, size_t offset)
+{
+    return jit_cpu_mem(offsetof(struct cpu, recent) + e->recent % RECENTS * sizeof(struct recent) + offset);
+}
+
+static struct hmem site_tag(const struct emit *e, unsigned site)
+{
+    return recent_mem(e, offsetof(struct recent, site[site].tag));
+}
+
+static struct hmem site_addend(const struct emit *e, unsigned site)
+{
+    return recent_mem(e, offsetof(struct recent, site[site].addend));
+}
+
+/* The site that the operation is, + 1; 0: none. */
+static unsigned site_of(const struct emit *e, unsigned id)
+{
+    for (unsigned i = 0; i < e->loop.nsites && !e->no_groups && !jit_check_mmu; i++)
+        if (e->loop.site[i] == id)
+            return i + 1;
+    return 0;
+}
+
+static void forget_sites(struct emit *e)
+{
+    for (unsigned i = 0; i < e->loop.nsites; i++)
+        x86_store_imm(&e->x, true, site_tag(e, i), JTLB_NOWHERE);
+}
+
+void emit_sites_in(struct emit *e)
+{
+    if (!e->loop.nsites || jit_check_mmu)
+        return;
+    e->recent++;
+    x86_load(&e->x, true, RCX, MEM(REG_TLB, -8)); /* jtlb_id() */
+    x86_alu_rm(&e->x, true, ALU_CMP, RCX, recent_mem(e, offsetof(struct recent, id)));
+    struct cold *c = emit_cold(e, COLD_RECENT, x86_jcc(&e->x, CC_NE));
+    c->back = e->x.p;
+}
+
+void emit_sites_cold(struct emit *e, const struct cold *c)
+{
+    x86_store(&e->x, true, recent_mem(e, offsetof(struct recent, id)), RCX);
+    forget_sites(e);
+    x86_jmp_to(&e->x, c->back);
+}
+
+/* As lookup(), for an access that is mostly in the page of the turn before: its address is not waited for. */
+static struct cold *lookup_recent(struct emit *e, unsigned site, unsigned bytes, struct hmem ea, unsigned t0, unsigned t1)
+{
+    emit_clobber_flags(e);
+    if (ea.disp)
+        x86_lea(&e->x, true, t0, ea);
+    else
+        x86_mov_rr(&e->x, true, t0, ea.base);
+    x86_alu_ri(&e->x, true, ALU_AND, t0, (int32_t)(0xfffff000u | (bytes - 1)));
+    x86_alu_rm(&e->x, true, ALU_CMP, t0, site_tag(e, site - 1));
+    struct cold *c = emit_cold(e, COLD_MEM, x86_jcc(&e->x, CC_NE));
+    x86_load(&e->x, true, t1, site_addend(e, site - 1));
+    c->hit = e->x.p;
+    c->ea = ea;
+    c->t0 = (uint8_t)t0;
+    c->t1 = (uint8_t)t1;
+    c->bytes = (uint8_t)bytes;
+    c->site = (uint8_t)site;
+    c->keep = emit_xmm_live(e);
+    return c;
+}
+
+/* Another page: it is looked up, and noted. */
+static void lookup_site(struct emit *e, const struct cold *c, bool store)
+{
+    if (c->ea.disp)
+        x86_lea(&e->x, true, c->t0, c->ea);
+    else
+        x86_mov_rr(&e->x, true, c->t0, c->ea.base);
+    x86_mov_rr(&e->x, true, c->t1, c->t0);
+    x86_shift_ri(&e->x, true, SH_SHR, c->t1, MEM_PAGE_SHIFT - JTLB_SHIFT);
+    x86_alu_ri(&e->x, false, ALU_AND, c->t1, JTLB_MASK);
+    x86_alu_rm(&e->x, true, ALU_XOR, c->t0, MEMX(REG_TLB, c->t1, 0, 0));
+    x86_test_ri(&e->x, true, c->t0, (int32_t)(jtlb_compare(store) | (c->bytes - 1u)));
+    uint8_t *miss = x86_jcc(&e->x, CC_NE);
+    x86_load(&e->x, true, c->t1, MEMX(REG_TLB, c->t1, 0, offsetof(struct jtlb_entry, addend)));
+    x86_store(&e->x, true, site_addend(e, c->site - 1u), c->t1);
+    x86_lea(&e->x, true, c->t0, c->ea);
+    x86_alu_ri(&e->x, true, ALU_AND, c->t0, -MEM_PAGE_SIZE);
+    x86_store(&e->x, true, site_tag(e, c->site - 1u), c->t0);
+    x86_jmp_to(&e->x, c->hit);
+    x86_here(&e->x, miss);
+}
+
 /* The home that a result may be computed in, or else. */
 static unsigned dest_or(struct emit *e, unsigned id, unsigned temp)
 {
@@ -290,7 +384,10 @@ void emit_memory(struct emit *e, const struct ir *ir)
     if (ir->op == IR_load_pair && second < e->block->n && e->uses[second] && e->block->ir[second].op == IR_second)
         t2 = emit_temp(e);
     struct cold none = { 0 }, *c = &none; /* what is known to be in the page has no cold code */
-    if (!g)
+    unsigned site = g ? 0 : site_of(e, e->at);
+    if (site)
+        c = lookup_recent(e, site, bytes, ea, t0, t1);
+    else if (!g)
         c = lookup(e, mop, bytes, is_store(ir->op), any_place, ea, t0, t1);
     else if (!follows)
         lookup_group(e, number - 1, ea, t0, t1);
@@ -597,6 +694,9 @@ void emit_memory_cold(struct emit *e, struct cold *c)
     const struct ir *ir = &e->block->ir[c->id];
     uint8_t *slow = NULL, *slow2 = NULL;
 
+    if (c->site)
+        lookup_site(e, c, is_store(ir->op));
+
     if (is_wide(ir->op) && is_pair(ir->op) && (ir->k & MO_SIZE) == MO_128 && !jit_check_mmu)
         split_pair(e, c, is_store(ir->op));
 
@@ -607,6 +707,8 @@ void emit_memory_cold(struct emit *e, struct cold *c)
         x86_alu_ri(&e->x, false, ALU_AND, c->t0, MEM_PAGE_SIZE - 1);
         x86_alu_ri(&e->x, false, ALU_CMP, c->t0, MEM_PAGE_SIZE - c->bytes);
         slow2 = x86_jcc(&e->x, CC_A);
+        if (c->site)
+            x86_load(&e->x, true, c->t1, MEMX(REG_TLB, c->t1, 0, offsetof(struct jtlb_entry, addend)));
         x86_jmp_to(&e->x, c->hit);
         x86_here(&e->x, slow);
         x86_here(&e->x, slow2);
@@ -638,5 +740,7 @@ void emit_memory_cold(struct emit *e, struct cold *c)
         x86_load(&e->x, true, RAX, HOT(HOT_R));
     else if (!is_store(ir->op))
         cold_results(e, ir, c);
+    if (c->site)
+        forget_sites(e);
     x86_jmp_to(&e->x, c->back);
 }

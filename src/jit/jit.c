@@ -52,6 +52,8 @@ enum {
     MAX_INSNS = BLOCK_INSNS,
 #endif
     BLOOM = 4096,
+    SPACE_FRONT = 4096,  /* bytes of a space's memory before the table */
+    SPACE_BYTES = SPACE_FRONT + (sizeof(struct jtlb_entry) << JTLB_BITS),
     NEAR_BITS = 13,
 };
 #ifdef ARMLET_HARSH
@@ -106,6 +108,7 @@ struct jit_cpu {
     unsigned epoch;       /* of the code, as last seen */
     struct space *spaces;
     unsigned nspaces;
+    uint64_t space_ids; /* given so far (jtlb_id()) */
     uint64_t clock; /* of space.last: never the same twice */
     struct context context[CONTEXTS]; /* [0]: one that is not remembered */
     unsigned ncontexts, forgotten;    /* forgotten: how often they were */
@@ -137,19 +140,27 @@ void jit_set_check_mmu(void)
 
 /* --- address spaces -------------------------------------------------------------------------------------- */
 
-static void space_clear(struct space *s)
+/* Something was taken out of its table. */
+static void space_renew(struct jit_cpu *j, struct space *s)
 {
+    *jtlb_id(s->table) = ++j->space_ids;
+}
+
+static void space_clear(struct jit_cpu *j, struct space *s)
+{
+    space_renew(j, s);
     for (unsigned i = 0; i < s->nused; i++)
         s->table[s->used[i]].tag = jtlb_none(s->used[i]);
     s->nused = 0;
 }
 
-static void space_make(struct space *s)
+static void space_make(struct jit_cpu *j, struct space *s)
 {
-    size_t size = sizeof *s->table << JTLB_BITS;
-    s->table = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (s->table == MAP_FAILED)
+    uint8_t *memory = mmap(NULL, SPACE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
         BUG("data TLB: %s", g_strerror(errno));
+    s->table = (struct jtlb_entry *)(void *)(memory + SPACE_FRONT);
+    space_renew(j, s);
     /*
      * Zero tags are those of page 0, and of a page 2 that may be read: where these are looked for, and by a wide access in
      * the page before, the tag is made to differ.
@@ -204,7 +215,7 @@ static struct space *space_evict(struct jit_cpu *j)
     for (unsigned i = 1; i < j->ncontexts; i++)
         if (j->context[i].data_space == s || j->context[i].unpriv_space == s)
             forget_contexts(j);
-    space_clear(s);
+    space_clear(j, s);
     return s;
 }
 
@@ -218,7 +229,7 @@ static struct space *space_find(struct jit_cpu *j, uint64_t tag)
     if (!s) {
         if (j->nspaces < SPACES) {
             s = &j->spaces[j->nspaces++];
-            space_make(s);
+            space_make(j, s);
         } else {
             s = space_evict(j);
         }
@@ -239,7 +250,7 @@ static struct space *space_of_table(struct jit_cpu *j, const struct jtlb_entry *
 static void drop_spaces(struct jit_cpu *j)
 {
     for (unsigned i = 0; i < j->nspaces; i++)
-        space_clear(&j->spaces[i]);
+        space_clear(j, &j->spaces[i]);
 }
 
 static unsigned jtlb_index(uint64_t va)
@@ -263,7 +274,7 @@ static void fill(struct jit_cpu *j, uint64_t va, unsigned mop)
     if (t->tag == jtlb_none(i) || !t->tag) {
         struct space *s = mop & MO_UNPRIV ? space_of_table(j, table) : context_now(j)->data_space;
         if (s->nused == G_N_ELEMENTS(s->used))
-            space_clear(s);
+            space_clear(j, s);
         s->used[s->nused++] = (uint16_t)i;
     }
     t->tag = f->wtag == tag ? page : page ^ JTLB_RO;
@@ -353,6 +364,8 @@ static void on_tlbi(void *opaque, struct cpu *cpu, const struct tlb_op *op, unsi
         return;
     }
     uint64_t size = UINT64_C(1) << reach, first = op->va & -size;
+    for (unsigned s = 0; s < j->nspaces; s++)
+        space_renew(j, &j->spaces[s]);
     for (uint64_t va = first; va - first < size; va += MEM_PAGE_SIZE) {
         for (unsigned s = 0; s < j->nspaces; s++) {
             struct jtlb_entry *t = &j->spaces[s].table[jtlb_index(va)];
@@ -948,6 +961,7 @@ static void jit_init(struct cpu *cpu)
     jit_host = (struct jit_host){ .sse42 = true };
 #endif
     j->cpu = cpu;
+    memset(cpu->recent, 0, sizeof cpu->recent);
     cpu->engine = j;
     j->code = jit_code_get(cpu, cache_size);
     j->enter = jit_code_stubs(j->code)->enter;
@@ -980,7 +994,7 @@ static void jit_fini(struct cpu *cpu)
 
     tlb_set_listener(cpu, NULL, NULL);
     for (unsigned i = 0; i < j->nspaces; i++)
-        munmap(j->spaces[i].table, sizeof *j->spaces[i].table << JTLB_BITS);
+        munmap((uint8_t *)j->spaces[i].table - SPACE_FRONT, SPACE_BYTES);
     g_free(j->spaces);
     g_free(j->near);
     g_free(j->jumps);

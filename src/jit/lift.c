@@ -402,8 +402,9 @@ static bool in_tree(const CTX *c)
 static void branch_if(CTX *c, V cond, int64_t off)
 {
     bool loop = c->trace && c->here + off == 0 && (off < 0 || !in_tree(c));
+    bool home = c->trace && !c->next; /* not taken, it leads to the trace's start: the next instruction is not taken in, and that is the end */
 
-    if (!loop && off > 0 && c->sides < TRACE_SIDES && may_go_on(c, c->next)) {
+    if (!loop && off > 0 && c->sides < TRACE_SIDES && (home || may_go_on(c, c->next))) {
         c->sides++;
         put_imm(c, IR_side, 0, cond.id, here(c) + (uint64_t)off);
         return;

@@ -292,36 +292,41 @@ void opt_dead(struct ir_block *block, uint16_t *uses)
 
 /* --- lazy flags --- */
 
-/* Is register n, from operation `from' on, not written before the instruction that sets the flags again (or the end)? */
-static bool stable(const struct ir_block *block, unsigned from, unsigned n)
+static bool reads(const struct ir *ir, unsigned v)
 {
-    bool before = false, here = false; /* written by an earlier instruction, by this one */
+    for (unsigned i = 0; i < ir_operands(ir->op); i++)
+        if (ir_operand(ir, i) == v)
+            return true;
+    return false;
+}
+
+/* Has register n the value that it has at operation `from' wherever flags f may have to be made of it, until they are set again? */
+static bool stable(const struct ir_block *block, unsigned from, unsigned n, unsigned f)
+{
+    bool written = false;
 
     for (unsigned i = from; i < block->n; i++) {
         const struct ir *ir = &block->ir[i];
-        if (ir->op == IR_insn) {
-            before |= here;
-            here = false;
-        } else if (ir->op == IR_set_x && ir->k == n) {
-            here = true;
-        } else if (ir->op == IR_set_f) {
-            return !before;
-        }
+        if (written && (opt_is_way_out(ir) || reads(ir, f)))
+            return false;
+        if (ir->op == IR_set_f)
+            return true;
+        written |= ir->op == IR_set_x && ir->k == n;
     }
-    return !before && !here;
+    return true;
 }
 
 /* A register that has value v from operation `from' on, and keeps it; NO_HOME: none. */
-static unsigned lasting_home(const struct ir_block *block, const uint16_t *x, unsigned from, unsigned v)
+static unsigned lasting_home(const struct ir_block *block, const uint16_t *x, unsigned from, unsigned v, unsigned f)
 {
     for (unsigned n = 0; n < 32; n++)
-        if (x[n] == v && stable(block, from, n))
+        if (x[n] == v && stable(block, from, n, f))
             return n;
     return NO_HOME;
 }
 
 /* The second operand: a register, or a constant in *imm. */
-static bool other_operand(const struct ir_block *block, const uint16_t *x, unsigned from, unsigned v, bool sf,
+static bool other_operand(const struct ir_block *block, const uint16_t *x, unsigned from, unsigned v, unsigned f, bool sf,
                           unsigned *n, uint64_t *imm)
 {
     const struct ir *ir = &block->ir[v];
@@ -330,7 +335,7 @@ static bool other_operand(const struct ir_block *block, const uint16_t *x, unsig
     *imm = sf || ir->op != IR_const ? ir->imm : (uint64_t)(int32_t)ir->imm;
     if (ir->op == IR_const)
         return (int64_t)*imm == (int32_t)*imm && (int32_t)*imm != INT32_MIN;
-    *n = lasting_home(block, x, from, v);
+    *n = lasting_home(block, x, from, v, f);
     return *n != NO_HOME;
 }
 
@@ -356,23 +361,23 @@ static bool from_registers(struct ir_block *block, const uint16_t *x, unsigned f
     set->x = f->k;
     if (f->op == IR_f_logic) {
         set->k = LAZY_LOGIC;
-        a = lasting_home(block, x, from, f->a);
+        a = lasting_home(block, x, from, f->a, set->a);
         and = &block->ir[f->a];
         if (a == NO_HOME && and->op == IR_and && and->k == f->k) {
             set->k = LAZY_AND;
-            a = lasting_home(block, x, from, and->a);
-            if (!other_operand(block, x, from, and->b, f->k, &b, &imm))
+            a = lasting_home(block, x, from, and->a, set->a);
+            if (!other_operand(block, x, from, and->b, set->a, f->k, &b, &imm))
                 return false;
         }
     } else if (f->op == IR_f_sub || f->op == IR_f_add) {
-        if (!other_operand(block, x, from, f->b, f->k, &b, &imm))
+        if (!other_operand(block, x, from, f->b, set->a, f->k, &b, &imm))
             return false;
         set->k = f->op == IR_f_sub ? LAZY_SUB : LAZY_ADD;
-        a = lasting_home(block, x, from, f->a);
+        a = lasting_home(block, x, from, f->a, set->a);
         unsigned r = a == NO_HOME && b == NO_HOME ? result_of(block, set->a, f->op == IR_f_sub ? IR_sub : IR_add) : 0;
         if (r) {
             set->k = f->op == IR_f_sub ? LAZY_SUB_BACK : LAZY_ADD_BACK;
-            a = lasting_home(block, x, from, r);
+            a = lasting_home(block, x, from, r, set->a);
         }
     } else {
         return false;
@@ -380,14 +385,6 @@ static bool from_registers(struct ir_block *block, const uint16_t *x, unsigned f
     set->b = (uint16_t)(a | b << 8);
     set->imm = imm;
     return a != NO_HOME;
-}
-
-static bool reads(const struct ir *ir, unsigned v)
-{
-    for (unsigned i = 0; i < ir_operands(ir->op); i++)
-        if (ir_operand(ir, i) == v)
-            return true;
-    return false;
 }
 
 /* Does a conditional branch on flags f follow at once, and nothing that may leave until they are set again? */
@@ -404,7 +401,7 @@ static bool branch_only(const struct ir_block *block, unsigned from, unsigned f)
     }
     for (unsigned i = from; i < block->n; i++) {
         const struct ir *ir = &block->ir[i];
-        bool way_out = ir_info[ir->op].effects & (IE_FAULT | IE_END | IE_STATE) || (ir->op == IR_insn && ir->x);
+        bool way_out = opt_is_way_out(ir);
         if (ir->op == IR_set_f)
             return true;
         if (branched && reads(ir, f))

@@ -6,6 +6,12 @@
 
 #include "jit/ir.h"
 
+/* May guest code be left there, so that all its state must be known? */
+static inline bool opt_is_way_out(const struct ir *ir)
+{
+    return ir_info[ir->op].effects & (IE_FAULT | IE_STATE | IE_END) || (ir->op == IR_insn && ir->x);
+}
+
 /*
  * Reads of guest registers and flags that the block itself has written (or read) before become that value: after this
  * a get_* is the first of its register, or stands behind a helper that may have changed it.
@@ -41,6 +47,8 @@ struct group {
     uint32_t span;
     bool store; /* the page must be writable */
 };
+/* v is the value returned plus *off. */
+unsigned opt_root(const struct ir_block *block, unsigned v, int64_t *off);
 unsigned opt_groups(struct ir_block *block, struct group groups[MAX_GROUPS], uint8_t *member);
 
 /* k of side, exit, branch_rel and branch_if after opt_dead(): flags are dead where it goes on, or where it branches to. */
@@ -52,8 +60,9 @@ enum { FLAGS_DEAD_NEXT = 1, FLAGS_DEAD_TAKEN = 2 };
  *          as `lazy' ones are made, from registers that are still as they were; in the first turn they find them stored
  *   w      vector registers that are read before they are written, or only written: the get_w, and the value at the end.  They
  *          are in xmm registers at the start of every turn, and in their homes unless `owed'.
+ *  site    loads and stores of general registers, not of groups, whose address moves little from one turn to the next
  */
-enum { LOOP_W = 8 };
+enum { LOOP_W = 8, LOOP_SITES = 3 };
 struct loop_w {
     uint8_t reg;
     bool owed;
@@ -64,8 +73,10 @@ struct loop {
     uint16_t flags;
     unsigned n;
     struct loop_w w[LOOP_W];
+    unsigned nsites;
+    uint16_t site[LOOP_SITES];
 };
-void opt_loop(struct ir_block *block, const uint16_t *uses, struct loop *loop);
+void opt_loop(struct ir_block *block, const uint16_t *uses, const uint8_t *member, struct loop *loop);
 
 /*
  * Behind opt_loop(): a set_w that is set again before anything but cold code could see it has x = 1.  It need not be stored where

@@ -31,8 +31,7 @@ static bool is_store(unsigned op)
     return op == IR_store || op == IR_store_pair || op == IR_store_w || op == IR_store_pair_w;
 }
 
-/* v is the value returned plus *off. */
-static unsigned root_of(const struct ir_block *block, unsigned v, int64_t *off)
+unsigned opt_root(const struct ir_block *block, unsigned v, int64_t *off)
 {
     *off = 0;
     for (;;) {
@@ -116,7 +115,7 @@ static void add_access(struct groups *s, unsigned id, unsigned bytes)
     struct ir *ir = &s->block->ir[id];
     bool store = is_store(ir->op);
     int64_t off;
-    unsigned root = root_of(s->block, ir->a, &off), i = 0;
+    unsigned root = opt_root(s->block, ir->a, &off), i = 0;
 
     while (i < OPEN - 1 && s->open[i].n && !same_root(s->block, &s->open[i], id, root))
         i++;
@@ -141,11 +140,11 @@ static void add_access(struct groups *s, unsigned id, unsigned bytes)
 static void mark_members(struct ir_block *block, const struct group *g, unsigned number, uint8_t *member)
 {
     int64_t base, off;
-    unsigned root = root_of(block, block->ir[g->first].a, &base);
+    unsigned root = opt_root(block, block->ir[g->first].a, &base);
 
     for (unsigned i = g->first; i <= g->last; i++) {
         const struct ir *ir = &block->ir[i];
-        if (access_bytes(ir) && root_of(block, ir->a, &off) == root)
+        if (access_bytes(ir) && opt_root(block, ir->a, &off) == root)
             member[i] = (uint8_t)(number + 1);
     }
     for (unsigned i = g->last; i < block->n; i++)

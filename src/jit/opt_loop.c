@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { LITTLE = 512 };
+
 /* The trace's last operation leads to its first instruction; *flags_dead: and there flags are overwritten unseen. */
 static bool leads_home(const struct ir_block *block, bool *flags_dead)
 {
@@ -41,7 +43,7 @@ static bool keeps(const struct ir_block *block, unsigned n)
         const struct ir *ir = &block->ir[i];
         if (ir->op == IR_set_f)
             break;
-        if (written && (ir_info[ir->op].effects & (IE_FAULT | IE_STATE | IE_END) || (ir->op == IR_insn && ir->x)))
+        if (written && opt_is_way_out(ir))
             return false;
         written |= ir->op == IR_set_x && ir->k == n;
     }
@@ -146,15 +148,11 @@ static void carry_written(struct ir_block *block, const uint16_t *uses, struct l
 }
 
 /* Vector registers that a turn reads before it writes them, and the value that each has at its end. */
-static void carried_vectors(struct ir_block *block, const uint16_t *uses, struct loop *loop)
+static void carried_vectors(struct ir_block *block, const uint16_t *uses, struct loop *loop, bool cold)
 {
-    bool cold = true;
-
     for (unsigned i = 1; i < block->n && loop->n < LOOP_W; i++)
         if (block->ir[i].op == IR_get_w)
             loop->w[loop->n++] = (struct loop_w){ .reg = block->ir[i].k, .get = (uint16_t)i, .last = (uint16_t)i };
-    for (unsigned i = 1; i < block->n - 1; i++)
-        cold &= leaves_cold(&block->ir[i]);
     if (cold)
         carry_written(block, uses, loop);
     for (unsigned i = 1; i < block->n; i++)
@@ -165,7 +163,40 @@ static void carried_vectors(struct ir_block *block, const uint16_t *uses, struct
         loop->w[k].owed = cold && loop->w[k].last != loop->w[k].get;
 }
 
-void opt_loop(struct ir_block *block, const uint16_t *uses, struct loop *loop)
+/* Does the value move by less than a page from one turn to the next?  last: of each register the value at the end, 0: as it was. */
+static bool moves_little(const struct ir_block *block, const uint16_t *last, unsigned v, unsigned depth)
+{
+    const struct ir *ir = &block->ir[v];
+    int64_t off = 0;
+
+    if (!depth)
+        return false;
+    switch (ir->op) {
+    case IR_const: case IR_pc: return true;
+    case IR_ext: return moves_little(block, last, ir->a, depth - 1);
+    case IR_shl: return block->ir[ir->b].op == IR_const && moves_little(block, last, ir->a, depth - 1);
+    case IR_add: case IR_sub:
+        return moves_little(block, last, ir->a, depth - 1) && moves_little(block, last, ir->b, depth - 1);
+    case IR_get_x: return !last[ir->k] || (opt_root(block, last[ir->k], &off) == v && off > -LITTLE && off < LITTLE);
+    default: return false;
+    }
+}
+
+static void find_sites(const struct ir_block *block, const uint8_t *member, struct loop *loop)
+{
+    uint16_t last[32] = { 0 };
+
+    for (unsigned i = 1; i < block->n; i++)
+        if (block->ir[i].op == IR_set_x)
+            last[block->ir[i].k] = block->ir[i].a;
+    for (unsigned i = 1; i < block->n && loop->nsites < LOOP_SITES; i++) {
+        const struct ir *ir = &block->ir[i];
+        if ((ir->op == IR_load || ir->op == IR_store) && !(ir->k & MO_UNPRIV) && !member[i] && moves_little(block, last, ir->a, 4))
+            loop->site[loop->nsites++] = (uint16_t)i;
+    }
+}
+
+void opt_loop(struct ir_block *block, const uint16_t *uses, const uint8_t *member, struct loop *loop)
 {
     bool flags_dead;
 
@@ -177,7 +208,12 @@ void opt_loop(struct ir_block *block, const uint16_t *uses, struct loop *loop)
         return;
     if (!flags_dead && !has(block, IR_get_f, 0))
         loop->flags = (uint16_t)carried_flags(block);
-    carried_vectors(block, uses, loop);
+    bool cold = true;
+    for (unsigned i = 1; i < block->n - 1; i++)
+        cold &= leaves_cold(&block->ir[i]);
+    carried_vectors(block, uses, loop, cold);
+    if (cold)
+        find_sites(block, member, loop);
 }
 
 void opt_owed(struct ir_block *block, const struct loop *loop)

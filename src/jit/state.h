@@ -115,6 +115,23 @@ static inline uint32_t jtlb_compare(bool store)
     return store ? 0xfffff000u : 0xfffff000u & ~(uint32_t)JTLB_RO;
 }
 
+/*
+ * The pages that a loop's accesses were in lately, in cpu->recent: valid while `id' is that of the table (jtlb_id()), which
+ * a table gets anew whenever something is taken out of any.  The tag is a page, or JTLB_NOWHERE, which no page is.
+ */
+enum { RECENT_SITES = 3, JTLB_NOWHERE = 0x800 };
+struct recent {
+    uint64_t id;
+    struct { uint64_t tag, addend; } site[RECENT_SITES];
+    uint64_t pad;
+};
+enum { RECENTS = CPU_RECENT * 8 / (int)sizeof(struct recent) };
+/* It stands in front of the table. */
+static inline uint64_t *jtlb_id(struct jtlb_entry *table)
+{
+    return (uint64_t *)(void *)table - 1;
+}
+
 /* --- jump cache: from va and key to code --- */
 enum {
 #ifdef ARMLET_HARSH

@@ -67,7 +67,7 @@ static bool translate(const struct cpu *cpu, const struct piece *p)
     emit.ngroups = opt_groups(&block, emit.group, emit.member);
     opt_dead(&block, uses);
     opt_lazy(&block);
-    opt_loop(&block, uses, &emit.loop);
+    opt_loop(&block, uses, emit.member, &emit.loop);
     opt_owed(&block, &emit.loop);
     emit.x = (struct x86){ .p = code, .start = code, .end = code + CODE };
     emit.mode = JM_FP | JM_SP | JM_FPCR;
