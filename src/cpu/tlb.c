@@ -300,6 +300,19 @@ uint8_t tlb_lookup(struct cpu *cpu, uint64_t va, unsigned access, enum mmu_view 
     return FSC_NONE;
 }
 
+bool tlb_peek(const struct cpu *cpu, uint64_t va, bool unpriv, bool write, bool *writable, uint64_t *addend)
+{
+    const struct tlb *tlb = cpu->tlb;
+    enum mmu_view view = (enum mmu_view)((unpriv ? tlb->unpriv_tag : tlb->data_tag) & 3);
+    const struct main_entry *e = find_entry(tlb->main, page_of(cpu, va), tlb->main->space);
+
+    if (!e || !e->host || e->device || tlb->strict || tlb->watching || !mmu_allows(e->perms, view, MMU_READ))
+        return false;
+    *writable = e->writable && mmu_allows(e->perms, view, MMU_WRITE);
+    *addend = (uint64_t)(uintptr_t)e->host - (va & TLB_PAGE_MASK);
+    return !write || *writable;
+}
+
 /* ---- maintenance ---- */
 
 /* va bits 55:12 decide: the fast arrays are tagged with the top byte as the program wrote it. */

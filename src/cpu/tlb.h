@@ -85,6 +85,12 @@ struct tlb_hit {
  */
 uint8_t tlb_lookup(struct cpu *cpu, uint64_t va, unsigned access, enum mmu_view view, struct tlb_hit *hit);
 
+/*
+ * For a translator's own table: is the page known, and a data access permitted with nothing to be looked at first (devices,
+ * watchpoints, strict alignment)?  writable: a write would be, too.  *addend: host address less va.
+ */
+bool tlb_peek(const struct cpu *cpu, uint64_t va, bool unpriv, bool write, bool *writable, uint64_t *addend);
+
 /* --- maintenance (D8.14, C5.5) --- */
 enum tlbi_kind {
     TLBI_ALL,  /* VMALLE1 */

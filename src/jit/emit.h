@@ -56,13 +56,14 @@ struct cold { /* code that is put behind the block */
     uint8_t xd;           /* COLD_VECTOR: xmm register of the result, or general one with XD_GENERAL */
     bool keep;            /* xmm registers hold values: the call must save them */
     uint8_t *from, *also; /* places: jumps here */
-    uint8_t *hit, *back;  /* go on: after the check; after the access */
+    uint8_t *retry, *hit, *back; /* go on: before the check; after it; after the access */
 };
 
 /* A system operation was emitted here, not run in C: the block's end need not ask the run loop. */
 /*
  * Behind a call of jit_c_op(): op | k << 16 | x << 24; page offset | what icount lacks of the instructions before this one,
- * with its sign, << 12; imm.
+ * with its sign, << 12; imm.  Of an access imm has 16 bits, and above them is how far before the description code looks into the
+ * TLB, 0: it is not to look again.
  */
 enum { JIT_DESC_BYTES = 12 };
 enum after { AFTER_C, AFTER_ON, AFTER_POLL, AFTER_ISB };

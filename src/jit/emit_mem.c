@@ -117,6 +117,7 @@ static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool st
     unsigned table = REG_TLB;
 
     emit_clobber_flags(e);
+    uint8_t *retry = e->x.p;
     if (ea.disp)
         x86_lea(&e->x, true, t0, ea);
     else
@@ -138,6 +139,7 @@ static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool st
     x86_alu_rm(&e->x, true, ALU_XOR, t0, entry);
     x86_test_ri(&e->x, true, t0, (int32_t)(jtlb_compare(store) | (wide ? 0 : bytes - 1)));
     struct cold *c = emit_cold(e, COLD_MEM, jit_check_mmu ? x86_jmp(&e->x) : x86_jcc(&e->x, CC_NE));
+    c->retry = retry;
     c->hit = e->x.p;
     x86_load(&e->x, true, t1, plus(entry, offsetof(struct jtlb_entry, addend)));
     c->ea = ea;
@@ -202,6 +204,7 @@ void emit_sites_cold(struct emit *e, const struct cold *c)
 static struct cold *lookup_recent(struct emit *e, unsigned site, unsigned bytes, struct hmem ea, unsigned t0, unsigned t1)
 {
     emit_clobber_flags(e);
+    uint8_t *retry = e->x.p;
     if (ea.disp)
         x86_lea(&e->x, true, t0, ea);
     else
@@ -210,6 +213,7 @@ static struct cold *lookup_recent(struct emit *e, unsigned site, unsigned bytes,
     x86_alu_rm(&e->x, true, ALU_CMP, t0, site_tag(e, site - 1));
     struct cold *c = emit_cold(e, COLD_MEM, x86_jcc(&e->x, CC_NE));
     x86_load(&e->x, true, t1, site_addend(e, site - 1));
+    c->retry = retry;
     c->hit = e->x.p;
     c->ea = ea;
     c->t0 = (uint8_t)t0;
@@ -736,6 +740,11 @@ void emit_memory_cold(struct emit *e, struct cold *c)
     if (ir->op == IR_store_ex || ir->op == IR_atomic_rmw)
         x86_store(&e->x, true, HOT(HOT_A + 2), (unsigned)c->imm[0]);
     emit_c_op(e, ir, c->insn, c->off, c->keep);
+    uint8_t *end = e->x.p;
+    if (!c->also && !jit_check_mmu && end - c->retry <= UINT16_MAX) {
+        uint16_t back = (uint16_t)(end - c->retry);
+        memcpy(end - 2, &back, sizeof back);
+    }
     if (ir->op == IR_store_ex_pair)
         x86_load(&e->x, true, RAX, HOT(HOT_R));
     else if (!is_store(ir->op))

@@ -95,7 +95,7 @@ struct near {
 };
 
 struct jit_stats {
-    uint64_t lookups, slow_mem, interp;
+    uint64_t lookups, slow_mem, refills, interp;
     uint64_t cold; /* instructions that were interpreted because they had run seldom */
     uint64_t interp_ns;  /* under a debugger and the like */
     uint64_t c_ops[IR_N_OPCODES]; /* operations run in C */
@@ -258,27 +258,51 @@ static unsigned jtlb_index(uint64_t va)
     return (unsigned)(va >> MEM_PAGE_SHIFT) & ((1u << JTLB_BITS) - 1);
 }
 
-/* After a successful access: what cpu/tlb.c keeps of the page may be kept here too. */
-static void fill(struct jit_cpu *j, uint64_t va, unsigned mop)
+static void fill_entry(struct jit_cpu *j, uint64_t va, unsigned mop, bool writable, uint64_t addend)
 {
-    struct cpu *cpu = j->cpu;
-    const struct tlb *tlb = cpu->tlb;
-    const struct tlb_entry *f = &tlb->fast[tlb_index(va, TLB_FAST_BITS)];
-    uint64_t page = va & TLB_PAGE_MASK, tag = page | (mop & MO_UNPRIV ? tlb->unpriv_tag : tlb->data_tag);
-    struct jtlb_entry *table = (struct jtlb_entry *)(uintptr_t)cpu->hot[mop & MO_UNPRIV ? HOT_UTLB : HOT_TABLE];
+    struct jtlb_entry *table = (struct jtlb_entry *)(uintptr_t)j->cpu->hot[mop & MO_UNPRIV ? HOT_UTLB : HOT_TABLE];
     unsigned i = jtlb_index(va);
     struct jtlb_entry *t = &table[i];
+    uint64_t page = va & TLB_PAGE_MASK;
 
-    if (f->device || tlb->strict || f->rtag != tag)
-        return;
     if (t->tag == jtlb_none(i) || !t->tag) {
         struct space *s = mop & MO_UNPRIV ? space_of_table(j, table) : context_now(j)->data_space;
         if (s->nused == G_N_ELEMENTS(s->used))
             space_clear(j, s);
         s->used[s->nused++] = (uint16_t)i;
     }
-    t->tag = f->wtag == tag ? page : page ^ JTLB_RO;
-    t->addend = f->addend;
+    *t = (struct jtlb_entry){ .tag = writable ? page : page ^ JTLB_RO, .addend = addend };
+}
+
+/* After a successful access: what cpu/tlb.c keeps of the page may be kept here too. */
+static void fill(struct jit_cpu *j, uint64_t va, unsigned mop)
+{
+    struct cpu *cpu = j->cpu;
+    const struct tlb *tlb = cpu->tlb;
+    const struct tlb_entry *f = &tlb->fast[tlb_index(va, TLB_FAST_BITS)];
+    uint64_t tag = (va & TLB_PAGE_MASK) | (mop & MO_UNPRIV ? tlb->unpriv_tag : tlb->data_tag);
+
+    if (!f->device && !tlb->strict && f->rtag == tag)
+        fill_entry(j, va, mop, f->wtag == tag, f->addend);
+}
+
+/*
+ * Before an access: true if cpu/tlb.c knows the page and permits it, and it is here now but was not.  (If it was, there is
+ * another reason why code called.)
+ */
+static bool refill(struct jit_cpu *j, uint64_t va, unsigned mop, bool write)
+{
+    const struct jtlb_entry *table =
+        (const struct jtlb_entry *)(uintptr_t)j->cpu->hot[mop & MO_UNPRIV ? HOT_UTLB : HOT_TABLE];
+    bool writable;
+    uint64_t addend;
+
+    if (!(((va ^ table[jtlb_index(va)].tag) & (uint64_t)(int32_t)jtlb_compare(write))) ||
+        !tlb_peek(j->cpu, va, mop & MO_UNPRIV, write, &writable, &addend))
+        return false;
+    j->stats.refills++;
+    fill_entry(j, va, mop, writable, addend);
+    return true;
 }
 
 /* --- keys ---------------------------------------------------------------------------------------------------- */
@@ -563,6 +587,11 @@ uint64_t jit_c_op(struct cpu *cpu)
     struct ir ir = { .op = (uint16_t)op, .k = (uint8_t)(op >> 16), .x = (uint8_t)(op >> 24) };
     unsigned effects = ir_info[ir.op].effects;
 
+    if (is_plain_access(ir.op) && desc[2] >> 16 && refill(j, cpu->hot[HOT_A], ir.k, is_write(ir.op))) {
+        after -= (desc[2] >> 16) - sizeof desc - 2;
+        memcpy((void *)(uintptr_t)cpu->hot[HOT_RSP], &after, sizeof after);
+        return 0;
+    }
     if (effects & IE_END)
         ir.imm = desc[2];
     else
@@ -922,9 +951,10 @@ void jit_describe(const struct cpu *cpu, GString *out)
         "vCPU %u: %" PRIu64 " instructions in %.2f s of CPU (%.2f s debugged; %" PRIu64 " interpreted, being run rarely, and %" PRIu64
         " that have no code)\n"
         "  %" PRIu64 " lookups of blocks in the run loop (one in %.0f instructions), %" PRIu64
-        " TLB refills (one in %.0f), %u address spaces\n",
+        " misses of the data TLB (one in %.0f), %" PRIu64 " of them by a walk, %u address spaces\n",
         cpu->index, cpu->icount, (double)cluster_cpu_ns(cpu) / 1e9, (double)s->interp_ns / 1e9, s->cold, s->interp,
-        s->lookups, one_in(cpu->icount, s->lookups), s->slow_mem, one_in(cpu->icount, s->slow_mem), j->nspaces);
+        s->lookups, one_in(cpu->icount, s->lookups), s->slow_mem + s->refills, one_in(cpu->icount, s->slow_mem + s->refills),
+        s->slow_mem, j->nspaces);
     if (jit_check_mmu)
         g_string_append_printf(out, "  checked: %" PRIu64 " TLB hits, %" PRIu64 " of them ahead of an invalidation\n",
                                j->checked.hits, j->checked.ahead);
