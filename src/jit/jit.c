@@ -5,7 +5,9 @@
  *
  * Rules
  *  1. Code reaches a block of its own page by a patched jump, and any other by the jump cache or the return stack, whose
- *     tags are va ^ key.  A key stands for (fetch space, mode); dropping keys makes every tag stale at once.
+ *     tags are va ^ key.  A key stands for (fetch space, mode); dropping keys makes every tag stale at once.  Keys are
+ *     numbers of 64 bits that the guest cannot know, so that no address, not canonical perhaps, under one key looks like
+ *     another under another key.
  *  2. Keys are dropped when marked code went stale, and when a TLBI reaches a page that was executed from.
  *  3. In the run loop struct cpu is complete; in code HOT_FLAGS stands for cpu->nzcv, host registers for the pinned
  *     guest registers, and icount is behind by what was done of the block, or ahead by what is left (emit_uncounted()).
@@ -15,6 +17,11 @@
  *     are dropped.
  *  5. When code has been thrown away (jit_code_epoch()), everything that leads to code is dropped before that is
  *     acknowledged; and an operation in which the vCPU was quiescent does not return to code.
+ *  6. At EL1 code of the upper half has keys for (table in TTBR1, mode), whatever the ASID: kernels under KPTI have no global
+ *     pages, and would be looked up anew for each process.  Nothing of the lower half is entered with such a key by way of
+ *     the jump cache or the return stack; the run loop takes the other key for it.  An ASID's invalidation may be meant for
+ *     pages that were executed from with such a key, so all of these are walked again before code is entered, or goes on
+ *     behind a context synchronization event: if any is another page now, keys are dropped.
  */
 #include "jit/jit.h"
 
@@ -24,6 +31,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 
 #include "base/report.h"
 #include "base/trace.h"
@@ -39,12 +47,12 @@
 #include "jit/code.h"
 #include "jit/dump.h"
 
+#define TTBR_TABLE UINT64_C(0x0000fffffffffffe) /* of TTBRn, without ASID and CnP */
 enum {
     SPACES = 16,         /* data TLBs kept */
     CONTEXTS = 64,
     KEYS = 256,          /* (fetch space, mode) pairs known at a time */
-    KEY_LAST = 0x7ffe,
-    KEYS_IN_HAND = 256,  /* that code may use up before it is in the run loop again: every mode change ends a block */
+    UPPER_PAGES = 1024,  /* of the upper half that are known to have been executed from */
     RETURN_STACK = 1 << 16,
 #ifdef ARMLET_HARSH
     MAX_INSNS = 1,
@@ -80,9 +88,14 @@ struct config {
 };
 
 struct key {
-    uint64_t fetch_tag;
-    uint16_t number; /* 0: unused */
+    uint64_t fetch_tag; /* or UPPER_KEY | table in TTBR1 */
+    uint64_t key;       /* 0: unused */
     uint8_t mode;
+};
+#define UPPER_KEY (UINT64_C(1) << 63)
+
+struct upper_page {
+    uint64_t va, pa, table; /* va 0: none */
 };
 
 /* A block that this vCPU has looked up lately: all in one cache line, where the shared hash takes three. */
@@ -118,8 +131,11 @@ struct jit_cpu {
     uint32_t changes;
     uint64_t breaks_id; /* of the breakpoints that all of this was made for */
     struct key keys[KEYS];
-    unsigned next_key, key_victim;
-    uint64_t bloom[BLOOM / 64]; /* pages that the jump cache or the return stack may lead to */
+    uint64_t next_key;
+    struct upper_page upper[UPPER_PAGES]; /* the others, by a hash of va; not more than half full, or not all are here */
+    unsigned nupper;
+    bool walk_again; /* rule 6 */
+    uint64_t bloom[BLOOM / 64]; /* pages that the jump cache or the return stack may lead to, but for those of the upper half */
     struct near *near;
     struct jump *jumps, *direct;
     uint8_t *return_stack;
@@ -313,42 +329,56 @@ static void drop_jumps(struct jit_cpu *j)
     memset(j->direct, 0, sizeof(struct jump) << DIRECT_BITS);
     memset(j->return_stack, 0, RETURN_STACK);
     j->cpu->hot[HOT_RSP] = j->cpu->hot[HOT_RS_TOP];
-    j->next_key = 1;
+}
+
+/* Tags of keys that depend on the ASID become stale. */
+static void drop_lower_keys(struct jit_cpu *j)
+{
+    for (unsigned i = 0; i < KEYS; i++)
+        if (!(j->keys[i].fetch_tag & UPPER_KEY))
+            j->keys[i].key = 0;
+    memset(j->bloom, 0, sizeof j->bloom);
+    forget_contexts(j);
+    j->context[0].fetch_tag = UINT64_MAX; /* it has no key */
 }
 
 /* Every tag in the jump cache and on the return stack becomes stale. */
 static void drop_keys(struct jit_cpu *j)
 {
     memset(j->keys, 0, sizeof j->keys);
-    memset(j->bloom, 0, sizeof j->bloom);
-    forget_contexts(j);
-    j->context[0].fetch_tag = UINT64_MAX; /* it has no key */
+    memset(j->upper, 0, sizeof j->upper);
+    j->nupper = 0;
+    j->walk_again = false;
+    j->cpu->hot[HOT_CHANGES] = j->changes;
+    drop_lower_keys(j);
 }
 
-static unsigned key_number(struct jit_cpu *j, uint64_t fetch_tag, unsigned mode)
+/* The next of a sequence that repeats after 2^64 (Steele, Lea, Flood: SplitMix). */
+static uint64_t new_key(struct jit_cpu *j)
 {
-    unsigned h = (unsigned)(fetch_tag * 5 + mode) % KEYS;
+    uint64_t z = j->next_key += UINT64_C(0x9e3779b97f4a7c15);
+
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return z ^ z >> 31 ? z ^ z >> 31 : 1;
+}
+
+static uint64_t key_of(struct jit_cpu *j, uint64_t fetch_tag, unsigned mode)
+{
+    unsigned h = (unsigned)((fetch_tag ^ fetch_tag >> 12) * 5 + mode) % KEYS;
 
     for (unsigned i = 0; i < 4; i++) {
         struct key *k = &j->keys[(h + i) % KEYS];
-        if (k->number && k->fetch_tag == fetch_tag && k->mode == mode)
-            return k->number;
-        if (!k->number) {
+        if (k->key && k->fetch_tag == fetch_tag && k->mode == mode)
+            return k->key;
+        if (!k->key) {
             h += i;
             break;
         }
     }
-    BUG_ON(j->next_key > KEY_LAST); /* keep_keys_in_hand() */
-    j->keys[h % KEYS] = (struct key){ fetch_tag, (uint16_t)j->next_key, (uint8_t)mode };
-    return j->next_key++;
-}
-
-static void keep_keys_in_hand(struct jit_cpu *j)
-{
-    if (unlikely(j->next_key > KEY_LAST - KEYS_IN_HAND)) {
-        drop_keys(j);
-        drop_jumps(j);
-    }
+    struct key *k = &j->keys[h % KEYS];
+    *k = (struct key){ fetch_tag, new_key(j), (uint8_t)mode };
+    return k->key;
 }
 
 static unsigned bloom_bit(uint64_t va)
@@ -356,10 +386,79 @@ static unsigned bloom_bit(uint64_t va)
     return (unsigned)((va >> 12 ^ va >> 24 ^ va >> 36) % BLOOM);
 }
 
-static void note_executed(struct jit_cpu *j, uint64_t va)
+/* Where the page is noted, or may be; table 0: of any table. */
+static struct upper_page *find_upper(struct jit_cpu *j, uint64_t va, uint64_t table)
 {
+    unsigned h = bloom_bit(va);
+
+    for (;; h++) {
+        struct upper_page *p = &j->upper[h % UPPER_PAGES];
+        if (!p->va || (p->va == va && (!table || p->table == table)))
+            return p;
+    }
+}
+
+static bool upper_overflow(const struct jit_cpu *j)
+{
+    return j->nupper > UPPER_PAGES / 2;
+}
+
+static void note_upper(struct jit_cpu *j, uint64_t va, uint64_t pa, uint64_t table)
+{
+    struct upper_page *p = find_upper(j, va, table);
+
+    if (!p->va && !upper_overflow(j)) {
+        j->nupper++;
+        *p = (struct upper_page){ va, pa, table };
+    }
+}
+
+/* The page that holds cpu->pc, which is at `pa', is in the jump cache now. */
+static void note_executed(struct jit_cpu *j, uint64_t pa)
+{
+    uint64_t va = j->cpu->pc & TLB_PAGE_MASK;
     unsigned b = bloom_bit(va);
-    j->bloom[b / 64] |= UINT64_C(1) << b % 64;
+    const struct context *c = context_now(j);
+
+    if (c->tag & CTX_UPPER)
+        note_upper(j, va, pa, c->upper);
+    else
+        j->bloom[b / 64] |= UINT64_C(1) << b % 64;
+}
+
+/* Is the page executable at EL1, and where it was?  The last walks are remembered: text is mapped by blocks. */
+struct walked {
+    uint64_t first, pa, size, table;
+};
+static bool upper_page_stands(struct cpu *cpu, const struct upper_page *p, struct walked *last)
+{
+    struct walked *w = &last[p->va >> 21 & 15];
+    uint64_t ttbr1 = cpu->sys.ttbr1_el1;
+    struct mmu_result r;
+
+    if (p->va - w->first >= w->size || w->table != p->table) {
+        cpu->sys.ttbr1_el1 = (ttbr1 & ~TTBR_TABLE) | p->table;
+        bool ok = mmu_walk(cpu, p->va, WALK_AT, VIEW_EL1, &r) && mmu_allows(r.perms, VIEW_EL1, MMU_EXEC);
+        cpu->sys.ttbr1_el1 = ttbr1;
+        if (!ok)
+            return false;
+        uint64_t size = UINT64_C(1) << r.shift;
+        *w = (struct walked){ p->va & -size, r.pa & -size, size, p->table };
+    }
+    return w->pa + (p->va - w->first) == p->pa;
+}
+
+static void walk_upper_again(struct jit_cpu *j)
+{
+    struct walked last[16] = { 0 };
+    bool ok = !upper_overflow(j);
+
+    j->walk_again = false;
+    j->cpu->hot[HOT_CHANGES] = j->changes;
+    for (unsigned i = 0; ok && i < UPPER_PAGES; i++)
+        ok = !j->upper[i].va || upper_page_stands(j->cpu, &j->upper[i], last);
+    if (!ok)
+        drop_keys(j);
 }
 
 static bool maybe_executed(const struct jit_cpu *j, uint64_t va)
@@ -374,7 +473,6 @@ static bool maybe_executed(const struct jit_cpu *j, uint64_t va)
 static void on_tlbi(void *opaque, struct cpu *cpu, const struct tlb_op *op, unsigned reach)
 {
     struct jit_cpu *j = opaque;
-    (void)cpu;
 
     if (op->kind == TLBI_ALL || reach > 16) {
         drop_spaces(j);
@@ -385,6 +483,10 @@ static void on_tlbi(void *opaque, struct cpu *cpu, const struct tlb_op *op, unsi
         for (unsigned i = 1; i < j->ncontexts; i++)
             if (j->context[i].tag >> CTX_ASID_SHIFT == op->asid)
                 forget_contexts(j);
+        if (j->nupper) {
+            j->walk_again = true;
+            cpu->hot[HOT_CHANGES] = ~j->changes; /* stubs, ISB: to the run loop */
+        }
         return;
     }
     uint64_t size = UINT64_C(1) << reach, first = op->va & -size;
@@ -399,8 +501,10 @@ static void on_tlbi(void *opaque, struct cpu *cpu, const struct tlb_op *op, unsi
             if (unlikely(jit_check_mmu))
                 jit_check_gone(j->cpu, j->spaces[s].table, va);
         }
-        if (maybe_executed(j, va))
+        if (va >> 55 & 1 && j->nupper && (upper_overflow(j) || find_upper(j, va, 0)->va))
             drop_keys(j);
+        else if (maybe_executed(j, va))
+            drop_lower_keys(j);
     }
 }
 
@@ -458,7 +562,8 @@ static uint64_t context_tag(const struct jit_cpu *j)
     if (!j->config.plain || !(j->config.sctlr & SCTLR_M) || cpu->ss || cpu->il || cpu->debug_slow)
         return 0;
     return (uint64_t)mmu_asid(cpu) << CTX_ASID_SHIFT | CTX_VALID | (cpu->el ? CTX_EL : 0u) |
-           (cpu->spsel ? CTX_SPSEL : 0u) | (cpu->pan ? CTX_PAN : 0u) | (cpu->uao ? CTX_UAO : 0u);
+           (cpu->spsel ? CTX_SPSEL : 0u) | (cpu->pan ? CTX_PAN : 0u) | (cpu->uao ? CTX_UAO : 0u) |
+           (cpu->el && cpu->pc >> 55 & 1 ? CTX_UPPER : 0u);
 }
 
 static struct context *make_context(struct jit_cpu *j, uint64_t tag, unsigned mode)
@@ -466,7 +571,8 @@ static struct context *make_context(struct jit_cpu *j, uint64_t tag, unsigned mo
     const struct cpu *cpu = j->cpu;
     const struct tlb *tlb = cpu->tlb;
     struct context c = {
-        .data_tag = tlb->data_tag, .unpriv_tag = tlb->unpriv_tag, .fetch_tag = tlb->fetch_tag, .tag = tag, .mode = (uint8_t)mode,
+        .data_tag = tlb->data_tag, .unpriv_tag = tlb->unpriv_tag, .fetch_tag = tlb->fetch_tag, .tag = tag,
+        .upper = cpu->sys.ttbr1_el1 & TTBR_TABLE, .mode = (uint8_t)mode,
         .spsr = (uint32_t)cpu_pstate(cpu) & (SPSR_M | SPSR_PAN | SPSR_UAO),
     };
 
@@ -475,7 +581,7 @@ static struct context *make_context(struct jit_cpu *j, uint64_t tag, unsigned mo
     c.unpriv_space = space_find(j, c.unpriv_tag);
     c.table = (uintptr_t)c.data_space->table;
     c.utlb = (uintptr_t)c.unpriv_space->table;
-    c.key = jit_key(key_number(j, c.fetch_tag, mode));
+    c.key = key_of(j, tag & CTX_UPPER ? UPPER_KEY | c.upper : c.fetch_tag, mode);
     if (tag && j->ncontexts == CONTEXTS)
         forget_contexts(j);
     struct context *made = tag ? &j->context[j->ncontexts++] : &j->context[0];
@@ -483,24 +589,25 @@ static struct context *make_context(struct jit_cpu *j, uint64_t tag, unsigned mo
     return made;
 }
 
+static bool context_is(const struct context *c, const struct cpu *cpu, uint64_t tag, unsigned mode)
+{
+    const struct tlb *tlb = cpu->tlb;
+
+    return c->tag == tag && c->upper == (cpu->sys.ttbr1_el1 & TTBR_TABLE) && c->mode == mode &&
+           c->data_tag == tlb->data_tag && c->unpriv_tag == tlb->unpriv_tag && c->fetch_tag == tlb->fetch_tag;
+}
+
 static struct context *find_context(struct jit_cpu *j, uint64_t tag, unsigned mode)
 {
     struct context **slot = &j->slots[context_slot(tag)];
+    uint64_t upper = j->cpu->sys.ttbr1_el1 & TTBR_TABLE;
 
     if (!tag)
         return make_context(j, tag, mode);
-    for (unsigned i = 1; (*slot)->tag != tag && i < j->ncontexts; i++)
-        if (j->context[i].tag == tag)
-            *slot = &j->context[i];
-    if ((*slot)->tag != tag)
-        *slot = make_context(j, tag, mode);
-    return *slot;
-}
-
-static bool context_is(const struct context *c, const struct tlb *tlb, unsigned mode)
-{
-    return c->data_tag == tlb->data_tag && c->unpriv_tag == tlb->unpriv_tag && c->fetch_tag == tlb->fetch_tag &&
-           c->mode == mode;
+    for (unsigned i = 1; i < j->ncontexts; i++)
+        if (j->context[i].tag == tag && j->context[i].upper == upper)
+            return *slot = &j->context[i];
+    return *slot = make_context(j, tag, mode);
 }
 
 /* The hot words follow EL, address space, interrupt masks and code changes. */
@@ -525,9 +632,9 @@ static void sync_mode(struct jit_cpu *j)
         forget_contexts(j);
     uint64_t tag = context_tag(j);
     struct context *now = context_now(j);
-    if (now->tag != tag || !context_is(now, tlb, mode)) {
+    if (!context_is(now, cpu, tag, mode)) {
         now = find_context(j, tag, mode);
-        BUG_ON(!context_is(now, tlb, mode));
+        BUG_ON(!context_is(now, cpu, tag, mode));
         now->used = cpu->icount;
         cpu->hot[HOT_TABLE] = now->table;
         cpu->hot[HOT_UTLB] = now->utlb;
@@ -782,7 +889,8 @@ static const struct near *next_block(struct jit_cpu *j, bool freely)
         cpu->hot[HOT_LINK] = 0;
         return NULL;
     }
-    keep_keys_in_hand(j);
+    if (unlikely(j->walk_again))
+        walk_upper_again(j);
     sync_mode(j);
     at.pa = at.pa_page | (cpu->pc & (MEM_PAGE_SIZE - 1));
     at.mode = context_now(j)->mode;
@@ -811,7 +919,7 @@ static void run_block(struct jit_cpu *j)
     struct jump *jump = &j->jumps[jump_slot(tag)];
     jump->tag = tag;
     jump->code = n->cross;
-    note_executed(j, cpu->pc);
+    note_executed(j, n->pa & TLB_PAGE_MASK);
     enter(j, n->cross);
 }
 
@@ -821,7 +929,6 @@ unsigned jit_exec_words(struct cpu *cpu, const uint32_t *words, unsigned n)
     unsigned page_off = (unsigned)(cpu->pc & (MEM_PAGE_SIZE - 1));
     uint8_t page[MEM_PAGE_SIZE + 64 * 4] = { 0 };
 
-    keep_keys_in_hand(j);
     sync_mode(j);
     memcpy(page + page_off, words, MIN(n * 4, (unsigned)sizeof page - page_off));
     struct jit_place at = { .hva = page, .pa_page = cpu->pc - page_off, .pa = cpu->pc, .mode = context_now(j)->mode, .max = n,
@@ -1013,8 +1120,9 @@ static void jit_init(struct cpu *cpu)
     cpu->hot[HOT_RSP] = cpu->hot[HOT_RS_TOP];
     cpu->hot[HOT_CONTEXT] = (uintptr_t)&j->context[0];
     cpu->hot[HOT_CONTEXTS] = (uintptr_t)j->slots;
+    if (getrandom(&j->next_key, sizeof j->next_key, 0) != sizeof j->next_key)
+        j->next_key = jit_now_ns();
     drop_keys(j);
-    j->next_key = 1;
     tlb_set_listener(cpu, on_tlbi, j);
 }
 

@@ -30,7 +30,7 @@ extern const uint8_t jit_pin_of[32];
 
 enum hot {
     HOT_PAGE,     /* va of the page that the current block lies in */
-    HOT_KEY,      /* distinguishes address space and mode in tags: jit_key() */
+    HOT_KEY,      /* distinguishes address space and mode in tags: 64 bits that nobody can know (jit.c, rule 1) */
     HOT_FLAGS,    /* guest NZCV as LAHF and SETO leave it in AX: S Z . . . . . C, and V in bit 0 */
     HOT_TABLE,    /* data TLB of the current view: R15 */
     HOT_UTLB,     /* data TLB of the unprivileged view (LDTR at EL1) */
@@ -151,28 +151,24 @@ static inline unsigned jump_slot(uint64_t tag)
     return tag >> 2 & ((1u << JUMP_BITS) - 1);
 }
 /*
- * Bits 62 to 48, of which a va has copies of bit 55, tell keys apart.  The low ones send the same va to another slot under another
- * key, or the address spaces of several processes would throw each other out.
- */
-static inline uint64_t jit_key(unsigned number)
-{
-    return (uint64_t)number << 48 | (uint64_t)(number * 0x9e3779b1u >> (32 - JUMP_BITS)) << 2;
-}
-
-/*
  * --- contexts: what a change of EL, of the stack pointer, of PAN or UAO, or of the ASID changes ---
  *
  * Remembered by each vCPU, so that code can do such a change by itself (stubs.c).  One that is remembered has a tag, and is
  * right as long as it is remembered: jit.c forgets all when anything else changes that they depend on.
  */
 enum context_to { TO_EXCEPTION, TO_RETURN, TO_PAN_0, TO_PAN_1, TO_KINDS };
-enum { CONTEXT_SLOTS = 128, CTX_EL = 1, CTX_SPSEL = 2, CTX_VALID = 4, CTX_UAO = 8, CTX_PAN = 128, CTX_ASID_SHIFT = 8 };
+enum {
+    CONTEXT_SLOTS = 128, CTX_EL = 1, CTX_SPSEL = 2, CTX_VALID = 4, CTX_UAO = 8,
+    CTX_UPPER = 16, /* its key is for code in the upper half, of all ASIDs (jit.c, rule 6) */
+    CTX_PAN = 128, CTX_ASID_SHIFT = 8,
+};
 struct space;
 struct context {
     uint64_t table, utlb, key;                /* HOT_TABLE, HOT_UTLB, HOT_KEY */
     uint64_t data_tag, unpriv_tag, fetch_tag; /* the TLB's (cpu/tlb.h, rule 7) */
     uint64_t pstate;                          /* cpu->el and the seven bytes behind it */
     uint64_t tag;                             /* ASID << CTX_ASID_SHIFT | CTX_...; 0: it is not remembered */
+    uint64_t upper;                           /* the table in TTBR1 */
     uint32_t spsr;                            /* M, PAN and UAO */
     uint8_t mode;                             /* JM_* */
     struct context *to[TO_KINDS];             /* NULL: not known yet; TO_RETURN: where the last ERET led */

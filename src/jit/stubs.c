@@ -311,40 +311,72 @@ static void make_not_done(struct x86 *x)
     x86_ret(x);
 }
 
-/* write_refresh() of cpu/sysreg.c for TTBRn. */
-static const uint8_t *make_ttbr(struct x86 *x, unsigned n)
+/* ZF set if the table in the TTBR1 that RAX is to be is that of the context at r.  RCX is destroyed. */
+static void make_same_table(struct x86 *x, unsigned r)
 {
-    const uint8_t *start = stub_here(x);
+    x86_mov_rr(x, true, RCX, RAX);
+    x86_shift_ri(x, true, SH_SHL, RCX, 16);
+    x86_shift_ri(x, true, SH_SHR, RCX, 16);
+    x86_alu_ri(x, true, ALU_AND, RCX, -2);
+    x86_alu_rm(x, true, ALU_CMP, RCX, CONTEXT(r, upper));
+}
 
-    x86_load(x, true, RSI, HOT(HOT_CONTEXT));
-    x86_rm(x, 0, false, 0x0fb6, RDX, CONTEXT(RSI, tag), false);
-    x86_test_ri(x, false, RDX, CTX_VALID);
-    uint8_t *unknown = x86_jcc(x, CC_E);
-    x86_rm(x, 0, false, 0xf7, 0, SYS(tcr_el1), false); /* test: A1 */
-    x86_u32(x, 1 << 22);
-    uint8_t *plain = x86_jcc(x, n ? CC_E : CC_NE);
+/* RDX = a context for the ASID of RAX, with the flags in RDX; the jump is taken if it is not that.  RCX is destroyed. */
+static uint8_t *make_find(struct x86 *x)
+{
+    _Static_assert(CTX_PAN == 1 << 7 && CTX_ASID_SHIFT == 8, "context_slot()");
     x86_mov_rr(x, true, RCX, RAX);
     x86_shift_ri(x, true, SH_SHR, RCX, 48);
     x86_alu_rm(x, false, ALU_AND, RCX, HOT(HOT_ASID_MASK));
     x86_shift_ri(x, false, SH_SHL, RCX, CTX_ASID_SHIFT);
     x86_alu_rr(x, false, ALU_OR, RCX, RDX);
-    _Static_assert(CTX_PAN == 1 << 7, "context_slot()");
     x86_mov_rr(x, false, RDX, RCX);
     x86_shift_ri(x, false, SH_SHR, RDX, 7);
     x86_alu_ri(x, false, ALU_AND, RDX, CONTEXT_SLOTS - 1);
-    x86_load(x, true, RSI, HOT(HOT_CONTEXTS));
-    x86_load(x, true, RDX, MEMX(RSI, RDX, 3, 0));
+    x86_shift_ri(x, false, SH_SHL, RDX, 3);
+    x86_alu_rm(x, true, ALU_ADD, RDX, HOT(HOT_CONTEXTS));
+    x86_load(x, true, RDX, MEM(RDX, 0));
     x86_alu_rm(x, true, ALU_CMP, RCX, CONTEXT(RDX, tag));
-    uint8_t *other = x86_jcc(x, CC_NE);
+    return x86_jcc(x, CC_NE);
+}
+
+/* write_refresh() of cpu/sysreg.c for TTBRn, which has the ASID if that is what TCR_EL1.A1 says. */
+static const uint8_t *make_ttbr(struct x86 *x, unsigned n)
+{
+    const uint8_t *start = stub_here(x);
+    uint8_t *out[4];
+
+    x86_load(x, true, RSI, HOT(HOT_CONTEXT));
+    x86_rm(x, 0, false, 0x0fb6, RDX, CONTEXT(RSI, tag), false);
+    x86_test_ri(x, false, RDX, CTX_VALID);
+    out[0] = x86_jcc(x, CC_E);
+    x86_rm(x, 0, false, 0xf7, 0, SYS(tcr_el1), false); /* test: A1 */
+    x86_u32(x, 1 << 22);
+    uint8_t *no_asid = x86_jcc(x, n ? CC_E : CC_NE);
+    out[1] = make_find(x);
+    if (n) {
+        make_same_table(x, RDX);
+    } else {
+        x86_load(x, true, RCX, CONTEXT(RSI, upper));
+        x86_alu_rm(x, true, ALU_CMP, RCX, CONTEXT(RDX, upper));
+    }
+    out[2] = x86_jcc(x, CC_NE);
     make_switch(x);
-    x86_here(x, plain);
+    uint8_t *store = x86_jmp(x);
+    x86_here(x, no_asid);
+    if (n)
+        make_same_table(x, RSI);
+    else
+        x86_alu_rr(x, false, ALU_CMP, RSI, RSI);
+    out[3] = x86_jcc(x, CC_NE);
+    x86_here(x, store);
     x86_mov_rr(x, true, RCX, RAX);
     x86_alu_ri(x, true, ALU_AND, RCX, -2);
     x86_store(x, true, n ? SYS(ttbr1_el1) : SYS(ttbr0_el1), RCX);
     x86_alu_rr(x, false, ALU_XOR, RCX, RCX);
     x86_ret(x);
-    x86_here(x, unknown);
-    x86_here(x, other);
+    for (unsigned i = 0; i < 4; i++)
+        x86_here(x, out[i]);
     make_not_done(x);
     return start;
 }
