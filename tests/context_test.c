@@ -165,7 +165,7 @@ static void emit_register(struct guest *g)
         const char *name;
         unsigned first, n;
     } rows[] = { { "SCTLR_EL1", V_SCTLR, 2 }, { "CPACR_EL1", V_CPACR, 2 }, { "VBAR_EL1", V_VBAR, 2 },
-                 { "CONTEXTIDR_EL1", V_ASID, 8 }, { "FPCR", V_FPCR, 2 }, { "MDSCR_EL1", V_MDSCR, 4 },
+                 { "CONTEXTIDR_EL1", V_ASID, 8 }, { "FPCR", V_FPCR, 2 }, { "CNTKCTL_EL1", V_MDSCR, 4 }, { "MDSCR_EL1", V_MDSCR, 4 },
                  { "PMCNTENSET_EL0", V_MDSCR, 4 }, { "PMCNTENCLR_EL0", V_MDSCR, 4 }, { "DAIF", V_SPSR, 32 },
                  { "SPSel", V_SPSR, 32 }, { "PAN", V_SPSR, 32 }, { "SPSR_EL1", V_SPSR, 32 }, { "SP_EL0", V_ASID, 8 } };
     unsigned i = pick(g, G_N_ELEMENTS(rows));
@@ -176,7 +176,8 @@ static void emit_register(struct guest *g)
 
 static void emit_look(struct guest *g)
 {
-    static const char *const names[] = { "DAIF", "CurrentEL", "SPSel", "NZCV", "PAN", "UAO", "SP_EL0", "ESR_EL1", "TTBR0_EL1" };
+    static const char *const names[] = { "DAIF", "CurrentEL", "SPSel", "NZCV", "PAN", "UAO", "SP_EL0", "ESR_EL1", "TTBR0_EL1",
+                                        "CNTVCT_EL0", "CNTPCT_EL0", "CNTVCT_EL0" };
 
     emit(g, mrs(names[pick(g, G_N_ELEMENTS(names))], 9));
     emit(g, mix(9));

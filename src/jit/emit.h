@@ -289,6 +289,7 @@ struct jit_stubs {
     const uint8_t *exception[3], *eret[2];
     /* Called: MSR TTBR0, TTBR1 of RAX, which stays, MSR PAN, #0 and #1; ZF set: it was done.  RCX, RDX, RSI are destroyed. */
     const uint8_t *ttbr[2], *pan[2];
+    const uint8_t *counter;   /* RAX = jit_c_counter(, RSI); other temporaries are lost, and xmm registers */
     const uint8_t *call;      /* jit_c_op(): everything but xmm is restored, or the run loop is entered */
     const uint8_t *call_keep; /* the same with xmm registers */
 };

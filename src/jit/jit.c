@@ -750,6 +750,15 @@ uint64_t jit_c_op(struct cpu *cpu)
     return 0;
 }
 
+/* A clock of the cluster's own may be the count of instructions (cpu/lockstep.c). */
+uint64_t jit_c_counter(struct cpu *cpu, uint64_t rest)
+{
+    cpu->icount -= rest;
+    uint64_t counter = cpu_counter(cpu);
+    cpu->icount += rest;
+    return counter;
+}
+
 /* --- the run loop --------------------------------------------------------------------------------------------------------- */
 
 enum { PEND_LEAVE = PEND_TIMER | PEND_TLB | PEND_PAUSE | PEND_STOP | PEND_DEBUG };
