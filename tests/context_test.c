@@ -165,7 +165,7 @@ static void emit_register(struct guest *g)
         const char *name;
         unsigned first, n;
     } rows[] = { { "SCTLR_EL1", V_SCTLR, 2 }, { "CPACR_EL1", V_CPACR, 2 }, { "VBAR_EL1", V_VBAR, 2 },
-                 { "CONTEXTIDR_EL1", V_ASID, 8 }, { "FPCR", V_FPCR, 2 }, { "CNTKCTL_EL1", V_MDSCR, 4 }, { "MDSCR_EL1", V_MDSCR, 4 },
+                 { "CONTEXTIDR_EL1", V_ASID, 8 }, { "FPCR", V_FPCR, 2 }, { "FPSR", V_MDSCR, 4 }, { "CNTKCTL_EL1", V_MDSCR, 4 }, { "MDSCR_EL1", V_MDSCR, 4 },
                  { "PMCNTENSET_EL0", V_MDSCR, 4 }, { "PMCNTENCLR_EL0", V_MDSCR, 4 }, { "DAIF", V_SPSR, 32 },
                  { "SPSel", V_SPSR, 32 }, { "PAN", V_SPSR, 32 }, { "SPSR_EL1", V_SPSR, 32 }, { "SP_EL0", V_ASID, 8 } };
     unsigned i = pick(g, G_N_ELEMENTS(rows));
@@ -177,10 +177,19 @@ static void emit_register(struct guest *g)
 static void emit_look(struct guest *g)
 {
     static const char *const names[] = { "DAIF", "CurrentEL", "SPSel", "NZCV", "PAN", "UAO", "SP_EL0", "ESR_EL1", "TTBR0_EL1",
-                                        "CNTVCT_EL0", "CNTPCT_EL0", "CNTVCT_EL0" };
+                                        "CNTVCT_EL0", "CNTPCT_EL0", "CNTVCT_EL0", "FPSR", "FPCR", "MIDR_EL1",
+                                        "MPIDR_EL1", "CONTEXTIDR_EL1" };
 
     emit(g, mrs(names[pick(g, G_N_ELEMENTS(names))], 9));
     emit(g, mix(9));
+}
+
+/* 1 / 3, which is inexact, or 1 / 1. */
+static void emit_divide(struct guest *g)
+{
+    emit(g, 0x1e6e1001); /* fmov d1, #1 */
+    emit(g, 0x1e611002); /* fmov d2, #3 */
+    emit(g, 0x1e621820 - (pick(g, 2) << 16)); /* fdiv d0, d1, d2 or d1 */
 }
 
 static void emit_access(struct guest *g)
@@ -226,7 +235,7 @@ static void emit_action(struct guest *g)
             pick(g, 3) ? emit(g, (uint32_t)ISB_SY) : emit_maintenance(g);
         break;
     case 9: case 10: emit_access(g); break;
-    case 11: pick(g, 2) ? emit_look(g) : emit_call(g); break;
+    case 11: pick(g, 2) ? emit_look(g) : pick(g, 2) ? emit_divide(g) : emit_call(g); break;
     case 12: emit_return(g); break;
     case 13: emit_register(g); break;
     case 14: emit_exclusive(g); break;

@@ -566,6 +566,81 @@ static void atomic_rmw(struct emit *e, const struct ir *ir)
     emit_bind(e, e->at, t0);
 }
 
+/* d = the new value, of the old one in RAX and the operand in `data', which stays. */
+static void rmw_value(struct emit *e, unsigned op, unsigned size, unsigned d, unsigned data)
+{
+    static const enum hcc other[] = { [RMW_SMAX] = CC_L, [RMW_SMIN] = CC_G, [RMW_UMAX] = CC_B, [RMW_UMIN] = CC_A };
+
+    switch (op) {
+    case RMW_CLR:
+        x86_mov_rr(&e->x, true, d, data);
+        x86_grp3(&e->x, true, 2, d); /* not */
+        x86_alu_rr(&e->x, true, ALU_AND, d, RAX);
+        break;
+    case RMW_EOR: case RMW_SET:
+        x86_mov_rr(&e->x, true, d, RAX);
+        x86_alu_rr(&e->x, true, op == RMW_EOR ? ALU_XOR : ALU_OR, d, data);
+        break;
+    default:
+        x86_mov_rr(&e->x, true, d, RAX);
+        x86_rr(&e->x, size == MO_16 ? 0x66 : 0, size == MO_64, 0x3a + (size != MO_8), RAX, data, size == MO_8); /* cmp */
+        x86_cmov(&e->x, true, other[op], d, data);
+        break;
+    }
+}
+
+/* LDCLR, LDEOR, LDSET, LDSMAX ...: a loop of CMPXCHG. */
+static void atomic_loop(struct emit *e, const struct ir *ir)
+{
+    unsigned size = ir->k & MO_SIZE, prefix = size == MO_16 ? 0x66 : 0;
+
+    emit_take(e, RAX);
+    struct hmem ea = emit_address(e, ir->a);
+    unsigned data = emit_reg(e, ir->b), t1 = emit_temp(e), t2 = emit_temp(e);
+    struct cold *c = lookup(e, ir->k, 1u << size, true, false, ea, RAX, t1);
+
+    x86_lea(&e->x, true, t1, MEMX(ea.base, t1, 0, ea.disp));
+    emit_host_load(e, size, RAX, MEM(t1, 0));
+    uint8_t *again = e->x.p;
+    rmw_value(e, ir->x, size, t2, data);
+    x86_u8(&e->x, 0xf0);
+    x86_rm(&e->x, prefix, size == MO_64, 0x0fb0 + (size != MO_8), t2, MEM(t1, 0), size == MO_8);
+    uint8_t *lost = x86_jcc(&e->x, CC_NE);
+    if (!e->x.full)
+        x86_patch(lost, again);
+    c->back = e->x.p;
+    c->bytes = 1; /* misaligned: a fault, or C */
+    c->imm[0] = data;
+    c->data[0] = RAX;
+    emit_use_all(e, ir);
+    emit_release(e, t2);
+    emit_bind(e, e->at, RAX);
+}
+
+/* STCLR, STEOR, STSET: nobody wants the old value. */
+static void atomic_logic(struct emit *e, const struct ir *ir)
+{
+    unsigned size = ir->k & MO_SIZE;
+    enum halu op = ir->x == RMW_CLR ? ALU_AND : ir->x == RMW_EOR ? ALU_XOR : ALU_OR;
+    struct hmem ea = emit_address(e, ir->a);
+    unsigned data = emit_reg(e, ir->b), t0 = emit_temp(e), t1 = emit_temp(e);
+    struct cold *c = lookup(e, ir->k, 1u << size, true, false, ea, t0, t1);
+
+    x86_mov_rr(&e->x, true, t0, data);
+    if (ir->x == RMW_CLR)
+        x86_grp3(&e->x, true, 2, t0); /* not */
+    x86_u8(&e->x, 0xf0);
+    x86_rm(&e->x, size == MO_16 ? 0x66 : 0, size == MO_64, (unsigned)op << 3 | (size != MO_8), t0,
+           MEMX(ea.base, t1, 0, ea.disp), size == MO_8);
+    c->back = e->x.p;
+    c->bytes = 1;
+    c->imm[0] = data;
+    c->data[0] = NO_REG;
+    emit_use_all(e, ir);
+    emit_release(e, t0);
+    emit_release(e, t1);
+}
+
 /* Operands: address, expected, desired. */
 static void atomic_cas(struct emit *e, const struct ir *ir)
 {
@@ -602,6 +677,10 @@ bool emit_atomic(struct emit *e, const struct ir *ir)
 {
     if (ir->op == IR_atomic_rmw && (ir->x == RMW_ADD || ir->x == RMW_SWP))
         atomic_rmw(e, ir);
+    else if (ir->op == IR_atomic_rmw && !e->uses[e->at] && ir->x <= RMW_SET)
+        atomic_logic(e, ir);
+    else if (ir->op == IR_atomic_rmw)
+        atomic_loop(e, ir);
     else if (ir->op == IR_atomic_cas)
         atomic_cas(e, ir);
     else

@@ -41,9 +41,9 @@ static const struct sysreg *allowed(const struct emit *e, uint64_t key, bool wri
     if (!reg || !has_feature(e, reg->feature))
         return NULL;
     unsigned lowest = write ? reg->access >> 2 : reg->access & 3;
-    if (lowest > el || (el == 0 && reg->trap != SYSREG_TRAP_NONE) || reg->trap == SYSREG_TRAP_FPEN)
-        return NULL;
-    return reg;
+    if (reg->trap == SYSREG_TRAP_FPEN)
+        return e->mode & JM_FP ? reg : NULL;
+    return lowest > el || (el == 0 && reg->trap != SYSREG_TRAP_NONE) ? NULL : reg;
 }
 
 static void bind_load(struct emit *e, bool w, struct hmem m)
@@ -96,6 +96,52 @@ static bool read_counter(struct emit *e, const struct ir *ir)
     return true;
 }
 
+/* A word of the model. */
+static void read_model(struct emit *e, size_t offset)
+{
+    if (!e->uses[e->at])
+        return;
+    unsigned d = emit_dest(e, e->at);
+    x86_load(&e->x, true, d, CPU_MEM(model));
+    x86_load(&e->x, false, d, MEM(d, offset));
+    emit_bind(e, e->at, d);
+}
+
+/* Flags that code has raised are in MXCSR still: fold_flags() of jit.c. */
+static void read_fpsr(struct emit *e)
+{
+    unsigned t = emit_temp(e), u = emit_temp(e);
+
+    emit_clobber_flags(e);
+    x86_rm(&e->x, 0, false, 0x0fae, 3, HOT(HOT_MXCSR), false); /* stmxcsr */
+    x86_load(&e->x, false, t, HOT(HOT_MXCSR));
+    x86_mov_rr(&e->x, false, u, t);
+    x86_alu_ri(&e->x, false, ALU_AND, t, 1);
+    x86_shift_ri(&e->x, false, SH_SHR, u, 1);
+    x86_alu_ri(&e->x, false, ALU_AND, u, 0x1e);
+    x86_alu_rr(&e->x, false, ALU_OR, t, u);
+    x86_alu_rm(&e->x, false, ALU_OR, t, CPU_MEM(fp.fpsr));
+    emit_release(e, u);
+    if (e->uses[e->at])
+        emit_bind(e, e->at, t);
+    else
+        emit_release(e, t);
+}
+
+static void write_fpsr(struct emit *e, const struct ir *ir)
+{
+    unsigned r = emit_reg(e, ir->c), t = emit_temp(e);
+
+    emit_clobber_flags(e);
+    x86_mov_rr(&e->x, false, t, r);
+    x86_alu_ri(&e->x, false, ALU_AND, t, FPSR_QC | FPSR_IDC | FPSR_IXC | FPSR_UFC | FPSR_OFC | FPSR_DZC | FPSR_IOC);
+    x86_store(&e->x, false, CPU_MEM(fp.fpsr), t);
+    x86_store_imm(&e->x, false, HOT(HOT_MXCSR), MXCSR_START);
+    x86_rm(&e->x, 0, false, 0x0fae, 2, HOT(HOT_MXCSR), false); /* ldmxcsr */
+    emit_use_all(e, ir);
+    e->leave = AFTER_ON;
+}
+
 static bool sys_read(struct emit *e, const struct ir *ir)
 {
     uint64_t key;
@@ -112,12 +158,19 @@ static bool sys_read(struct emit *e, const struct ir *ir)
         bind_load(e, true, jit_cpu_mem(offsetof(struct cpu, sp_el)));
     } else if (reg->id == SR_CTR_EL0) {
         emit_use_all(e, ir);
-        if (e->uses[e->at]) {
-            unsigned d = emit_dest(e, e->at);
-            x86_load(&e->x, true, d, CPU_MEM(model));
-            x86_load(&e->x, false, d, MEM(d, offsetof(struct cpu_model, ctr)));
-            emit_bind(e, e->at, d);
-        }
+        read_model(e, offsetof(struct cpu_model, ctr));
+    } else if (reg->id == SR_MIDR_EL1) {
+        emit_use_all(e, ir);
+        read_model(e, offsetof(struct cpu_model, midr));
+    } else if (reg->id == SR_MPIDR_EL1) {
+        emit_use_all(e, ir);
+        bind_load(e, true, CPU_MEM(mpidr));
+    } else if (reg->id == SR_FPCR) {
+        emit_use_all(e, ir);
+        bind_load(e, false, CPU_MEM(fp.fpcr));
+    } else if (reg->id == SR_FPSR) {
+        emit_use_all(e, ir);
+        read_fpsr(e);
     } else if (reg->id == SR_DAIF) {
         emit_use_all(e, ir);
         bind_load(e, false, CPU_MEM(daif));
@@ -277,6 +330,23 @@ static bool is_ic_or_tlbi(uint64_t key)
     return key >> 14 == 1 && (crn == 8 || (crn == 7 && (crm == 1 || crm == 5)));
 }
 
+/* Who counts or breaks on it has no remembered context. */
+static void write_contextidr(struct emit *e, const struct ir *ir, const struct sysreg *reg)
+{
+    unsigned r = emit_reg(e, ir->c), t = emit_temp(e);
+
+    emit_clobber_flags(e);
+    x86_load(&e->x, true, t, HOT(HOT_CONTEXT));
+    x86_alu_mi(&e->x, true, ALU_CMP, MEM(t, offsetof(struct context, tag)), 0);
+    struct cold *c = emit_cold(e, COLD_STATE, x86_jcc(&e->x, CC_E));
+    c->data[0] = (uint8_t)r;
+    x86_mov_rr(&e->x, false, t, r);
+    x86_store(&e->x, true, sys_mem(reg), t);
+    c->back = e->x.p;
+    emit_use_all(e, ir);
+    e->leave = AFTER_ON;
+}
+
 static bool sys_write(struct emit *e, const struct ir *ir)
 {
     uint64_t key;
@@ -304,7 +374,15 @@ static bool sys_write(struct emit *e, const struct ir *ir)
     }
     if (reg->id == SR_SPSR_EL1)
         return write_masked(e, ir, sys_mem(reg), sysreg_spsr_mask(has_feature(e, FEAT_PAN), has_feature(e, FEAT_UAO)));
-    if (reg->id == SR_CONTEXTIDR_EL1 || is_ic_or_tlbi(key)) {
+    if (reg->id == SR_CONTEXTIDR_EL1) {
+        write_contextidr(e, ir, reg);
+        return true;
+    }
+    if (reg->id == SR_FPSR) {
+        write_fpsr(e, ir);
+        return true;
+    }
+    if (is_ic_or_tlbi(key)) {
         emit_generic(e, ir); /* which switches data TLB and key; the page that runs may run on until there is an ISB */
         e->leave = AFTER_ON;
         return true;
