@@ -304,7 +304,7 @@ bool tlb_peek(const struct cpu *cpu, uint64_t va, bool unpriv, bool write, bool 
 {
     const struct tlb *tlb = cpu->tlb;
     enum mmu_view view = (enum mmu_view)((unpriv ? tlb->unpriv_tag : tlb->data_tag) & 3);
-    const struct main_entry *e = find_entry(tlb->main, page_of(cpu, va), tlb->main->space);
+    const struct main_entry *e = find_entry(tlb->main, page_of(cpu, va), space_now(tlb));
 
     if (!e || !e->host || e->device || tlb->strict || tlb->watching || !mmu_allows(e->perms, view, MMU_READ))
         return false;
