@@ -471,10 +471,23 @@ static struct hmem take_all(struct emit *e, unsigned address)
     return MEM(RSI, 0);
 }
 
+/* RAX and RDX are the results of a pair of values. */
+static void bind_pair(struct emit *e)
+{
+    unsigned id = e->at, second = id + 1;
+
+    if (second < e->block->n && e->uses[second] && e->block->ir[second].op == IR_second) {
+        e->done[second] = true;
+        emit_use(e, id);
+        emit_bind(e, second, RDX);
+    }
+    if (e->uses[id])
+        emit_bind(e, id, RAX);
+}
+
 /* LDXP of 16 bytes, to RAX and RDX. */
 static void load_exclusive_pair(struct emit *e, const struct ir *ir)
 {
-    unsigned id = e->at, second = id + 1;
     struct hmem ea = take_all(e, ir->a);
     struct cold *c = lookup(e, ir->k, 16, false, false, ea, RAX, RCX);
 
@@ -484,13 +497,7 @@ static void load_exclusive_pair(struct emit *e, const struct ir *ir)
     c->data[0] = RAX;
     c->data[1] = RDX;
     emit_use_all(e, ir);
-    if (second < e->block->n && e->uses[second] && e->block->ir[second].op == IR_second) {
-        e->done[second] = true;
-        emit_use(e, id);
-        emit_bind(e, second, RDX);
-    }
-    if (e->uses[id])
-        emit_bind(e, id, RAX);
+    bind_pair(e);
 }
 
 /* STXP of 16 bytes that belongs to the LDXP before. */
@@ -673,6 +680,33 @@ static void atomic_cas(struct emit *e, const struct ir *ir)
     emit_bind(e, e->at, RAX);
 }
 
+/* CASP of 16 bytes.  The operands go where C would find them: there are more than registers. */
+static void atomic_casp(struct emit *e, const struct ir *ir)
+{
+    for (unsigned i = 1; i < 5; i++) {
+        x86_store(&e->x, true, HOT(HOT_A + 2 * i), emit_reg(e, ir_operand(ir, i)));
+        e->locked = 0;
+    }
+    struct hmem ea = take_all(e, ir->a);
+    struct cold *c = lookup(e, ir->k, 16, true, false, ea, RAX, RCX);
+
+    x86_lea(&e->x, true, RSI, MEMX(RSI, RCX, 0, 0));
+    x86_store(&e->x, true, HOT(HOT_A), RBX);
+    x86_load(&e->x, true, RAX, HOT(HOT_A + 2));
+    x86_load(&e->x, true, RDX, HOT(HOT_A + 4));
+    x86_load(&e->x, true, RBX, HOT(HOT_A + 6));
+    x86_load(&e->x, true, RCX, HOT(HOT_A + 8));
+    x86_u8(&e->x, 0xf0);
+    x86_rm(&e->x, 0, true, 0x0fc7, 1, MEM(RSI, 0), false); /* cmpxchg16b */
+    x86_load(&e->x, true, RBX, HOT(HOT_A));
+    c->back = e->x.p;
+    c->bytes = 1;
+    c->data[0] = RAX;
+    c->data[1] = RDX;
+    emit_use_all(e, ir);
+    bind_pair(e);
+}
+
 bool emit_atomic(struct emit *e, const struct ir *ir)
 {
     if (ir->op == IR_atomic_rmw && (ir->x == RMW_ADD || ir->x == RMW_SWP))
@@ -683,6 +717,8 @@ bool emit_atomic(struct emit *e, const struct ir *ir)
         atomic_loop(e, ir);
     else if (ir->op == IR_atomic_cas)
         atomic_cas(e, ir);
+    else if (ir->op == IR_atomic_casp && (ir->k & MO_SIZE) == MO_64)
+        atomic_casp(e, ir);
     else
         return false;
     return true;
@@ -719,9 +755,14 @@ void emit_dc(struct emit *e, const struct ir *ir)
 
 /* --- cold ------------------------------------------------------------------------------------------------- */
 
+static bool has_two(unsigned op)
+{
+    return is_pair(op) || op == IR_load_ex_pair || op == IR_atomic_casp;
+}
+
 static void cold_results(struct emit *e, const struct ir *ir, const struct cold *c)
 {
-    for (unsigned i = 0; i < (is_pair(ir->op) || ir->op == IR_load_ex_pair ? 2u : 1u); i++) {
+    for (unsigned i = 0; i < (has_two(ir->op) ? 2u : 1u); i++) {
         struct hmem r = HOT(HOT_R + 2 * i);
         if (is_wide(ir->op) && c->x[i] != NO_XMM) {
             x86_movdqu_load(&e->x, c->x[i], r);
