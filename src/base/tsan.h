@@ -9,6 +9,14 @@
 
 void __tsan_acquire(void *address);
 void __tsan_release(void *address);
+void AnnotateBenignRaceSized(const char *file, int line, const volatile void *address, unsigned long size,
+                             const char *why);
+
+/* Threads that meet there do what the guest told them to: a request whose buffer is another's too. */
+static inline void tsan_guest_memory(void *host, size_t size)
+{
+    AnnotateBenignRaceSized(__FILE__, __LINE__, host, size, "the guest's memory");
+}
 
 static inline void tsan_mutex_lock(GMutex *m)
 {
@@ -104,6 +112,32 @@ static inline void tsan_pool_free(GThreadPool *pool, gboolean at_once, gboolean 
     __tsan_acquire((void *)g_thread_pool_free);
 }
 
+static inline void tsan_async_push(GAsyncQueue *queue, gpointer item)
+{
+    __tsan_release(item);
+    g_async_queue_push(queue, item);
+}
+
+static inline gpointer tsan_async_pop(GAsyncQueue *queue)
+{
+    gpointer item = g_async_queue_pop(queue);
+
+    __tsan_acquire(item);
+    return item;
+}
+
+static inline gpointer tsan_async_try_pop(GAsyncQueue *queue)
+{
+    gpointer item = g_async_queue_try_pop(queue);
+
+    if (item)
+        __tsan_acquire(item);
+    return item;
+}
+
+#define g_async_queue_push tsan_async_push
+#define g_async_queue_pop tsan_async_pop
+#define g_async_queue_try_pop tsan_async_try_pop
 #define g_thread_pool_new tsan_pool_new
 #define g_thread_pool_push tsan_pool_push
 #define g_thread_pool_free tsan_pool_free

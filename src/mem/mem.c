@@ -74,6 +74,9 @@ struct mem *mem_new(uint64_t ram_base, uint64_t ram_size)
         errno = saved;
         return NULL;
     }
+#ifdef __SANITIZE_THREAD__
+    tsan_guest_memory(mem->ram, ram_size);
+#endif
     mem->roms = g_array_new(FALSE, FALSE, sizeof(struct rom));
     mem->slots = g_array_new(FALSE, FALSE, sizeof(struct slot));
     mem->regions = g_ptr_array_new();
