@@ -24,9 +24,12 @@ BARE_FLAGS = ["-O2", "-ffreestanding", "-fno-pic", "-no-pie", "-fno-stack-protec
               "-ffixed-x16", "-ffixed-x17", "-mno-outline-atomics", "-fno-tree-loop-distribute-patterns",
               "-Wno-main", "-nostdlib", "-static", "-Wl,--build-id=none", "-Wl,--no-warn-rwx-segments"]
 
-PACKAGES = ["openssl", "python3", "sqlite3", "xz-utils", "gzip"]
+# tests/programs.py has the same.
+PACKAGES = ["openssl", "python3", "sqlite3", "xz-utils", "gzip", "nodejs", "gcc", "libc6-dev", "dash", "coreutils"]
 NOT_NEEDED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/perl", "usr/share/info",
-              "usr/lib/aarch64-linux-gnu/perl", "usr/lib/aarch64-linux-gnu/gconv")
+              "usr/lib/aarch64-linux-gnu/perl", "usr/lib/aarch64-linux-gnu/gconv", "usr/share/nodejs/@types")
+# Other front ends of the compiler, and its sanitizers.
+NOT_NEEDED_FILES = re.compile(r"lto1|.*lto-dump-12|.*ld\.gold|lib[a-z]*san\..*")
 TEXT_BYTES = 4 << 20
 # How a real program is run, NAME: (rows' option, command); {data} is the folder with the inputs.
 REAL = {
@@ -36,6 +39,8 @@ REAL = {
     "sqlite": ("--time", "sqlite3 -init {data}/script.sql :memory: .quit"),
     "xz": ("--time", "xz -c -T1 -1 {data}/text"),
     "gzip": ("--time", "gzip -c -n {data}/text"),
+    "nodejs": ("--time", "node {data}/loop.js"),
+    "gcc": ("--time", "gcc -O2 -fno-ident -S -o - {data}/row_int.c"),
 }
 
 
@@ -141,7 +146,7 @@ class Archive:
                 host, path = os.path.join(folder, name), os.path.normpath(os.path.join(inside, name))
                 if os.path.islink(host):
                     self.add(path, stat.S_IFLNK | 0o777, os.readlink(host).encode())
-                elif os.path.isfile(host):
+                elif os.path.isfile(host) and not NOT_NEEDED_FILES.fullmatch(name):
                     self.add_file(path, host)
 
     @staticmethod
@@ -225,8 +230,8 @@ def real_tree():
 
 
 def real_inputs(tree):
-    """A folder with what the real programs read: our scripts, and text that is Python's own library."""
-    scripts = sorted(glob.glob(os.path.join(HERE, "real", "*")))
+    """A folder with what the real programs read: our scripts and sources, and text that is Python's own library."""
+    scripts = sorted(glob.glob(os.path.join(HERE, "real", "*")) + glob.glob(os.path.join(HERE, "row*.[ch]")))
 
     def make(new):
         os.makedirs(new)

@@ -32,18 +32,13 @@ def source_tree(package, tarball, members, key=""):
     return inputs.made(inputs.cache(f"{package}-{inputs.hash_of(tarball, members, key)}"), make)
 
 
-def archive(jobs, files, base=None, links=(), leave_out=None):
-    """
-    The bytes of an initramfs: jobs are (name, seconds, command), files (name in the guest, path here).  `base' is
-    a tree to have in it, without what the pattern `leave_out' matches.
-    """
+def archive(jobs, files, base=None, links=()):
+    """The bytes of an initramfs: jobs are (name, seconds, command), files (name in the guest, path here)."""
     a = inputs.Archive()
     a.add("dev", 0o040755)
     a.add_file("init", inguest.build("runner"))
     if base:
         a.add_tree(base)
-        for path in [path for path in a.entries if leave_out and leave_out.match(path)]:
-            del a.entries[path]
     for name, path in files:
         a.add_file(name, path)
     for name, to in links:

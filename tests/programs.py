@@ -24,9 +24,6 @@ import guestjobs
 import inguest
 import inputs
 
-PACKAGES = ["openssl", "python3", "sqlite3", "xz-utils", "gzip", "dash", "coreutils", "nodejs", "gcc",
-            "libc6-dev"]
-NOT_WANTED = re.compile(r"usr/share/nodejs/@types|.*/(lto1|.*lto-dump-12|.*ld\.gold|lib[a-z]*san\..*)$")
 SECONDS = 400
 RUNS = 2  # with the peer beside it; the least counts
 
@@ -59,7 +56,7 @@ PROGRAMS = {
     "nodejs-optimised": ["node --always-opt data/loop.js 20",
                          "node --always-sparkplug --gc-interval=2000 data/loop.js 20"],
     "gcc": [f"gcc {level} -fno-ident -S -o - data/{name}.c"
-            for level, name in [("-O0", "row_int"), ("-O2", "row_int"), ("-O2", "row_vec"), ("-O3", "row_fp")]],
+            for level, name in [("-O0", "row_int"), ("-O2", "row_os"), ("-O2", "row_vec"), ("-O3", "row_fp")]],
     "gcc-run": ["gcc -O2 -o rows data/row_int.c data/row_call.c data/main.c", "./rows"],
 }
 # What says the same and is done sooner.
@@ -69,9 +66,7 @@ ELSEWHERE = {"nodejs-optimised": ["node data/loop.js 20"] * 2}
 def data(tree):
     """A folder with the inputs."""
     folder = inputs.real_inputs(tree)
-    sources = glob.glob(os.path.join(inputs.HERE, "row*.[ch]"))
-    sources += glob.glob(os.path.join(inguest.HERE, "programs/*.*"))
-    sources.sort()
+    sources = sorted(glob.glob(os.path.join(inguest.HERE, "programs/*.*")))
 
     def make(new):
         shutil.copytree(folder, new)
@@ -133,7 +128,7 @@ def in_guest(command, names, tree, folder):
                 f.write(script(PROGRAMS[name]))
             files.append((f"scripts/{name}", f"{scripts}/{name}"))
         jobs = [(name, SECONDS, f"/bin/sh /scripts/{name}") for name in names]
-        results = guestjobs.run(command, jobs, files, 3400, ["-v"], base=tree, leave_out=NOT_WANTED)
+        results = guestjobs.run(command, jobs, files, 3400, ["-v"], base=tree)
     found = {}
     for name in names:
         status, output = results.get(name, ("never run", []))
@@ -179,7 +174,7 @@ def beside_peer(command, names, tree, folder):
 def main():
     args = inguest.arguments(__doc__, a="tcg,interp", k="", p=0)
     names = [name for name in PROGRAMS if re.search(args.k, name)]
-    tree = inputs.debian_tree(PACKAGES)
+    tree = inputs.real_tree()
     folder = data(tree)
     if args.p:
         return beside_peer(args.command, names, tree, folder)
