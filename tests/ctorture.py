@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """GCC's c-torture/execute and its ieee folder: C programs that abort when an answer is wrong.
 
-    ctorture.py [-k WORD] ARMLET...   ARMLET... is the emulator's command line, to which -kernel (Debian's 6.1), -initrd
-                                      and -append are added
+    ctorture.py [-l LEVEL,...] [-k WORD] ARMLET...
+        ARMLET... is the emulator's command line, to which -kernel (Debian's 6.1), -initrd and -append are added
 
-Sources are those of Debian's gcc-12-source.  Each is compiled at -O2 and linked into one static program, which
-runs them one after the other, each in a process of its own.  What does not pass under qemu-aarch64 (it wants what this C
-library or target lacks) is left out, and counted.
+Sources are those of Debian's gcc-12-source.  Each is compiled at -O0 and at -O2 (or the levels given), and linked into
+a static program for each level, which runs them one after the other, each in a process of its own.  What does not
+pass under qemu-aarch64 (it wants what this C library or target lacks) is left out, and counted.
 """
 import concurrent.futures
 import glob
@@ -21,7 +21,6 @@ import inguest
 import inputs
 
 TESTS = "gcc/testsuite/gcc.c-torture/execute"
-LEVELS = ["-O2"]
 PREFIX = "aarch64-linux-gnu-"
 
 
@@ -47,11 +46,11 @@ def compile_test(source, flags, level, out):
     return name
 
 
-def make(tree, new):
+def make(tree, level, new):
     sources = sorted(glob.glob(f"{tree}/{TESTS}/*.c") + glob.glob(f"{tree}/{TESTS}/ieee/*.c"))
     os.makedirs(new)
-    guestjobs.say(f"compiling {len(sources)} programs of c-torture")
-    jobs = [(source, flags, level, new) for source in sources if (flags := options(source)) is not None for level in LEVELS]
+    guestjobs.say(f"compiling {len(sources)} programs of c-torture at {level}")
+    jobs = [(source, flags, level, new) for source in sources if (flags := options(source)) is not None]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         names = [name for name in pool.map(lambda job: compile_test(*job), jobs) if name]
     names = link(new, names)
@@ -88,16 +87,23 @@ def link(out, names):
         names = [name for name in names if name not in bad]
 
 
-def program():
+def program(level):
     tree = guestjobs.source_tree("gcc-12-source", "usr/src/gcc-12/gcc-12*.tar.xz", [f"*/{TESTS}"])
-    key = inputs.hash_of(inputs.compiler_version(PREFIX + "gcc"), LEVELS, tree, advsimd.DRIVER)
-    return inputs.made(inputs.cache(f"ctorture-{key}"), lambda new: make(tree, new)) + "/all"
+    key = inputs.hash_of(inputs.compiler_version(PREFIX + "gcc"), [level], tree, advsimd.DRIVER)
+    return inputs.made(inputs.cache(f"ctorture-{key}"), lambda new: make(tree, level, new)) + "/all"
 
 
 def main():
-    args = inguest.arguments(__doc__, k="")
-    lines = inguest.boot(args.command, inguest.initramfs(program(), folders=["tmp"]), [args.k] if args.k else [], timeout=3000)
-    return inguest.judge([line for line in lines if not line.startswith("PASS")])
+    args = inguest.arguments(__doc__, l="-O0,-O2", k="")
+    passed = failed = 0
+    for level in args.l.split(","):
+        archive = inguest.initramfs(program(level), folders=["tmp"])
+        lines = inguest.boot(args.command, archive, [args.k] if args.k else [], timeout=3000)
+        inguest.judge([line for line in lines if not line.startswith("PASS")])
+        count = next(re.fullmatch(r"(\d+) passed, (\d+) failed.*", line) for line in reversed(lines) if " passed, " in line)
+        passed, failed = passed + int(count[1]), failed + int(count[2])
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
 
 
 if __name__ == "__main__":
