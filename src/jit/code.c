@@ -6,7 +6,7 @@
  * Rules
  *  1. A block is found by physical address and mode, and is good while its page has the contents that it had: the guest may
  *     invalidate a page, or all, without having changed anything (IC IALLU of each secondary CPU that starts).  So a page has
- *     a version, which moves on when its code generation does, unless its contents are what they were.
+ *     a version, which moves on when its code generation does, unless what blocks were made of is what it was.
  *  2. Chains of the hash are read without the lock: a block is complete before it is put at a chain's head, and keeps its
  *     `next' when it is taken out.
  *  3. Everything else happens under code->lock, and nobody waits for another vCPU with it held.
@@ -63,10 +63,17 @@ struct segment {
 
 typedef _Atomic(struct jit_block *) block_ptr;
 
+/* What the blocks of a page's version were made of, by pieces of the page (struct ir_page). */
+struct page_words {
+    uint16_t made, mixed; /* bits: blocks were made of the piece; and not all of the same words */
+    uint64_t hash[IR_PIECES];
+};
+_Static_assert(IR_PIECES <= 16, "bits of made and mixed");
+
 /* A page of RAM.  The version is good while `checked' is the page's code generation + 1. */
 struct page_version {
     atomic_uint checked, version;
-    uint64_t hash; /* of the contents, as of that version; 0: not all of its blocks were made of the same */
+    struct page_words *words; /* NULL: no block was ever made of it */
 };
 
 struct jit_code {
@@ -79,7 +86,8 @@ struct jit_code {
     struct page_version *pages; /* of RAM, unreserved */
     uint64_t ram_base, ram_pages;
     uint32_t versions;          /* the last one of any page */
-    uint8_t page[MEM_PAGE_SIZE]; /* what is translated from */
+    GPtrArray *words;           /* of all pages */
+    struct ir_page page;        /* what is translated from */
     atomic_uchar *runs; /* of code that has no block, by a hash of its place */
     struct segment segment[SEGMENTS];
     unsigned segments, now;
@@ -155,6 +163,7 @@ static struct jit_code *code_new(struct cpu *cpu, uint64_t bytes)
     code->ram_pages = mem_ram_size(cpu->mem) / MEM_PAGE_SIZE;
     code->pages = ram_map(code->ram_pages * sizeof *code->pages, false);
     BUG_ON(!code->pages);
+    code->words = g_ptr_array_new_with_free_func(g_free);
     code->start_cycles = __builtin_ia32_rdtsc();
     code->start_ns = jit_now_ns();
     return code;
@@ -185,6 +194,7 @@ void jit_code_put(struct jit_code *code, struct cpu *cpu)
     munmap(code->rw, code->size);
     munmap(code->rx, code->size);
     ram_unmap(code->pages, code->ram_pages * sizeof *code->pages);
+    g_ptr_array_free(code->words, TRUE);
     pthread_mutex_destroy(&code->lock);
     g_free(code->hash);
     g_free(code->runs);
@@ -235,26 +245,44 @@ static bool page_version(const struct jit_code *code, struct cpu *cpu, uint64_t 
     return true;
 }
 
-static uint64_t hash_page(const uint8_t *page)
+static uint64_t hash_word(uint64_t h, const uint8_t *at)
 {
-    uint64_t h[4] = { 1, 2, 3, 4 }, w[4];
+    uint64_t w;
 
-    for (unsigned i = 0; i < MEM_PAGE_SIZE; i += sizeof w) {
-        memcpy(w, page + i, sizeof w);
-        for (unsigned k = 0; k < 4; k++) {
-            h[k] = (h[k] ^ w[k]) * UINT64_C(0x9e3779b97f4a7c15);
-            h[k] ^= h[k] >> 29;
-        }
+    memcpy(&w, at, sizeof w);
+    h = (h ^ w) * UINT64_C(0x9e3779b97f4a7c15);
+    return h ^ h >> 29;
+}
+
+static uint64_t hash_piece(const uint8_t *piece)
+{
+    uint64_t a = 1, b = 2, c = 3, d = 4; /* side by side */
+
+    for (unsigned i = 0; i < IR_PIECE; i += 32) {
+        a = hash_word(a, piece + i);
+        b = hash_word(b, piece + i + 8);
+        c = hash_word(c, piece + i + 16);
+        d = hash_word(d, piece + i + 24);
     }
-    for (unsigned k = 1; k < 4; k++)
-        h[0] = (h[0] ^ h[k]) * UINT64_C(0xbf58476d1ce4e5b9) + (h[0] >> 31);
-    return h[0] | 1;
+    a = (a ^ b) * UINT64_C(0xbf58476d1ce4e5b9) + (a >> 31);
+    a = (a ^ c) * UINT64_C(0xbf58476d1ce4e5b9) + (a >> 31);
+    return (a ^ d) * UINT64_C(0xbf58476d1ce4e5b9) + (a >> 31);
+}
+
+/* Are the pieces that blocks were made of what they were? */
+static bool same_words(const struct page_words *words, const uint8_t *page)
+{
+    if (words->mixed)
+        return false;
+    for (unsigned i = 0; i < IR_PIECES; i++)
+        if (words->made >> i & 1 && hash_piece(page + i * IR_PIECE) != words->hash[i])
+            return false;
+    return true;
 }
 
 /*
- * Copies the page to code->page; the version that the copy has.  Under the lock, for each block: a block may be made of words
- * that were written and not invalidated (then the page is of the same version as its others, but the hash does not stand for
- * it any more), or of a page that holds data, too.
+ * The version of the page as it is now, from which code->page is to be filled.  Under the lock; pieces are read after its
+ * generation, so that what changes meanwhile is found by the invalidation that follows.
  */
 static uint32_t check_page(struct jit_code *code, struct cpu *cpu, const struct jit_place *at)
 {
@@ -262,19 +290,45 @@ static uint32_t check_page(struct jit_code *code, struct cpu *cpu, const struct 
 
     mem_code_mark(cpu->mem, at->pa_page); /* before its generation and its words are read */
     uint32_t generation = mem_code_generation(cpu->mem, at->pa_page);
-    memcpy(code->page, at->hva, MEM_PAGE_SIZE);
+    code->page.from = at->hva;
+    code->page.taken = 0;
     if (!p)
         return generation;
-    uint64_t hash = hash_page(code->page);
-    if (atomic_load_explicit(&p->checked, memory_order_relaxed) == generation + 1) {
-        if (hash != p->hash)
-            p->hash = 0;
-    } else if (hash != p->hash || cpu->cluster->lockstep) { /* the interpreter compares nothing */
-        p->hash = hash;
-        atomic_store_explicit(&p->version, ++code->versions, memory_order_relaxed);
+    if (atomic_load_explicit(&p->checked, memory_order_relaxed) != generation + 1) {
+        if (!p->words) {
+            p->words = g_new0(struct page_words, 1);
+            g_ptr_array_add(code->words, p->words);
+        }
+        bool never = !atomic_load_explicit(&p->version, memory_order_relaxed);
+        if (never || cpu->cluster->lockstep || !same_words(p->words, at->hva)) { /* the interpreter compares nothing */
+            p->words->made = p->words->mixed = 0;
+            atomic_store_explicit(&p->version, ++code->versions, memory_order_relaxed);
+        }
+        atomic_store_explicit(&p->checked, generation + 1, memory_order_release);
     }
-    atomic_store_explicit(&p->checked, generation + 1, memory_order_release);
     return atomic_load_explicit(&p->version, memory_order_relaxed);
+}
+
+/*
+ * A block is being made of code->page.  Where it has words that were written and not invalidated since the first block was made
+ * of that piece, it is of the same version as the others, but the hash does not stand for it: the next invalidation
+ * will be taken at its word.
+ */
+static void note_words(struct jit_code *code, const struct jit_place *at)
+{
+    struct page_version *p = version_of(code, at->pa_page);
+    struct page_words *words = p ? p->words : NULL;
+
+    for (unsigned i = 0; words && i < IR_PIECES; i++) {
+        if (!(code->page.taken >> i & 1))
+            continue;
+        uint64_t hash = hash_piece(code->page.copy + i * IR_PIECE);
+        if (!(words->made >> i & 1))
+            words->hash[i] = hash;
+        else if (words->hash[i] != hash)
+            words->mixed |= (uint16_t)(1u << i);
+        words->made |= (uint16_t)(1u << i);
+    }
 }
 
 struct jit_block *jit_code_find(struct jit_code *code, struct cpu *cpu, const struct jit_place *at)
@@ -471,7 +525,7 @@ static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_
      * In lockstep, and where blocks are traced or end at breakpoints, flags are complete behind each block; else only where
      * somebody but an interrupt could see them.
      */
-    code->block.page = cpu->cluster->lockstep || at->mode & (JM_TRACED | JM_BREAKS) ? NULL : code->page;
+    code->block.page = cpu->cluster->lockstep || at->mode & (JM_TRACED | JM_BREAKS) ? NULL : &code->page;
     if (at->mode & JM_TRACED) /* a block is what runs as a whole */
         code->block.sides = code->block.jumps = UINT8_MAX;
     while (code->block.insns < max && !code->block.ended) {
@@ -480,7 +534,7 @@ static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_
         if (unlikely(at->mode & JM_BREAKS) && code->block.insns && debug_break_at_offset(cpu, (unsigned)off))
             break;
         if (off >= 0 && off < MEM_PAGE_SIZE)
-            memcpy(&word, code->page + off, 4);
+            word = ir_page_word(&code->page, (unsigned)off);
         if (begins_next(&code->block, word, max) || !ir_lift(&code->block, word))
             break;
     }
@@ -490,7 +544,7 @@ static void lift(struct jit_code *code, const struct cpu *cpu, const struct jit_
 static void dump_before(const struct jit_code *code, const struct cpu *cpu, const struct jit_place *at, enum trace_category which)
 {
     if (which == TRACE_OP && trace_on(IN_ASM))
-        jit_dump_guest(cpu->pc, &code->block, code->page);
+        jit_dump_guest(cpu->pc, &code->block, code->page.copy);
     if (which == TRACE_OP ? trace_on(OP) : trace_on(OP_OPT))
         jit_dump_ir(which, cpu->pc, &code->block);
 }
@@ -560,6 +614,7 @@ static struct jit_block *translate(struct jit_code *code, struct cpu *cpu, const
     if (unlikely(jit_dump_wanted(cpu->pc)) && trace_on(OUT_ASM))
         jit_dump_host(cpu->pc, &code->emit, s->free);
     jit_perf_map_add(s->free + code->emit.x.exec, (size_t)(code->emit.x.p - s->free), cpu->pc);
+    note_words(code, at);
     struct jit_block *b = new_block(s);
     b->pa = at->pa;
     b->mode = (uint8_t)at->mode;

@@ -53,6 +53,19 @@ const struct ir_info ir_info[IR_N_OPCODES] = {
 #include "isa/helpers.def"
 };
 
+uint32_t ir_page_word(struct ir_page *page, unsigned at)
+{
+    unsigned piece = at / IR_PIECE;
+    uint32_t word;
+
+    if (!(page->taken >> piece & 1)) {
+        memcpy(page->copy + piece * IR_PIECE, page->from + piece * IR_PIECE, IR_PIECE);
+        page->taken |= 1u << piece;
+    }
+    memcpy(&word, page->copy + at, sizeof word);
+    return word;
+}
+
 /* imm is whole unless operands, or the 16 bits of a vector operation, lie over it. */
 static void dump_one(FILE *out, const struct ir_block *block, unsigned id)
 {

@@ -18,6 +18,7 @@
 
 #include "cpu/cpu.h"
 #include "cpu/value.h"
+#include "mem/mem.h"
 
 enum ir_opcode {
 #define IR(name, result, operands, effects) IR_##name,
@@ -121,6 +122,16 @@ struct ir_mode ir_mode_of(const struct cpu *cpu);
 
 enum { IR_MAX = 4096, IR_MAX_PER_INSN = 256 };
 
+/* What a block is made of, of the guest's page: pieces are copied when a word of theirs is first looked at. */
+enum { IR_PIECE = 256, IR_PIECES = MEM_PAGE_SIZE / IR_PIECE };
+struct ir_page {
+    const uint8_t *from; /* the guest's page, which may change meanwhile */
+    uint32_t taken;      /* a bit for each piece */
+    uint8_t copy[MEM_PAGE_SIZE];
+};
+/* The word at a byte offset in the page. */
+uint32_t ir_page_word(struct ir_page *page, unsigned at);
+
 struct ir_block {
     struct ir_mode mode;
     unsigned n;      /* operations used, including [0] */
@@ -132,7 +143,7 @@ struct ir_block {
     uint8_t sides, jumps;
     uint16_t first;      /* byte offset of the first instruction in its page */
     int32_t here, next;  /* offsets from the first instruction: of the current one, of the one to be lifted next */
-    const uint8_t *page; /* the guest's page, for a look at what follows; NULL: not to be looked at */
+    struct ir_page *page; /* for a look at what follows; NULL: not to be looked at */
     uint64_t seen[16];   /* words of the page that are in the trace: a bit each */
     struct ir ir[IR_MAX + 8]; /* some more for passes */
 };

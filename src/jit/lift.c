@@ -391,7 +391,7 @@ static bool in_tree(const CTX *c)
     int64_t at = (int64_t)c->next + c->first;
 
     if (c->page && at >= 0 && at < MEM_PAGE_SIZE)
-        memcpy(&word, c->page + at, sizeof word);
+        word = ir_page_word(c->page, (unsigned)at);
     return word >> 24 == 0x54;
 }
 

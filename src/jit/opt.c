@@ -184,8 +184,7 @@ static bool is_harmless(uint32_t w)
 static bool dead_at(const struct ir_block *block, int64_t at)
 {
     for (unsigned n = 0; n < 8 && block->page && at >= 0 && at < MEM_PAGE_SIZE; n++) {
-        uint32_t w;
-        memcpy(&w, block->page + at, 4);
+        uint32_t w = ir_page_word(block->page, (unsigned)at);
         if (sets_flags(w))
             return true;
         if (w >> 26 == 0x05) /* B */

@@ -35,6 +35,7 @@ def test_jumps_into_nothing_and_nested_faults(wild, engine):
     assert got["above"] == [fetch, 0xffff000000000000]  # an address size fault: the MMU is off
     assert got["flash"][0] >> 26 in (0, IABT)  # nothing, or erased flash
     assert got["nested"] == [10000] and got["rewritten"] == [10000]
+    assert got["pieces"] == [20000]
 
 
 def image(seed):

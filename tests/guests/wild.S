@@ -1,7 +1,7 @@
 /*
  * EL1 without an operating system: jumps to where no code can be, ten thousand faults inside of a fault handler, code that
- * is written and run.  Prints a line for each on the PL011, and powers off.  x19: where to go on after an exception;
- * x20: ESR of the last; x21: counts exceptions.
+ * is written and run, alone and beside other code.  Prints a line for each on the PL011, and powers off.  x19: where to go
+ * on after an exception; x20: ESR of the last; x21: counts exceptions.
  */
         .section .text.start, "ax"
         .global start
@@ -82,6 +82,83 @@ nested_done:
         bl      hex
         bl      newline
 
+        /*
+         * Code that shares a page, at 0 (mov w0, #i; b g), at 0x400 (g: add w0, w0, #j; ret) and at 0x440 (mov w0, #k; ret):
+         * some of it is written anew in each turn, and invalidated, but the third is called before that; data beside it
+         * are written without; every 64th turn everything is invalidated.
+         */
+        adr     x0, pieces_name
+        bl      print
+        mov     x22, #0
+        mov     x23, #0
+        ldr     x26, =0x9e3779b97f4a7c15
+        ldr     x27, =pieces
+        mov     w24, #0
+        mov     w25, #0
+        mov     w28, #0
+        mov     w0, #0x52800000
+        ldr     w1, =0x140000ff
+        stp     w0, w1, [x27]
+        mov     w0, #0x11000000
+        ldr     w1, =0xd65f03c0
+        add     x3, x27, #0x400
+        stp     w0, w1, [x3]
+        mov     w0, #0x52800000
+        stp     w0, w1, [x3, #0x40]
+        ic      iallu
+        dsb     ish
+        isb
+1:      eor     x26, x26, x26, lsl #13
+        eor     x26, x26, x26, lsr #7
+        eor     x26, x26, x26, lsl #17
+        str     x26, [x27, #0x800]
+        tbz     x26, #20, 2f
+        ubfx    w24, w26, #0, #12
+        mov     w0, #0x52800000
+        orr     w0, w0, w24, lsl #5
+        str     w0, [x27]
+2:      tbz     x26, #21, 3f
+        ubfx    w25, w26, #4, #12
+        mov     w0, #0x11000000
+        orr     w0, w0, w25, lsl #10
+        str     w0, [x27, #0x400]
+3:      add     x0, x27, #0x440
+        blr     x0
+        cmp     w0, w28
+        cinc    x23, x23, eq
+        tbz     x26, #22, 4f
+        ubfx    w28, w26, #8, #12
+        mov     w0, #0x52800000
+        orr     w0, w0, w28, lsl #5
+        str     w0, [x27, #0x440]
+4:      tst     x26, #0x700000
+        b.eq    5f
+        mov     x0, x27
+        dc      cvau, x0
+        ic      ivau, x0
+        add     x0, x27, #0x400
+        dc      cvau, x0
+        ic      ivau, x0
+        add     x0, x27, #0x440
+        dc      cvau, x0
+        ic      ivau, x0
+5:      tst     x22, #63
+        b.ne    6f
+        ic      iallu
+6:      dsb     ish
+        isb
+        blr     x27
+        add     w1, w24, w25
+        cmp     w0, w1
+        cinc    x23, x23, eq
+        add     x22, x22, #1
+        mov     x2, #10000
+        cmp     x22, x2
+        b.lo    1b
+        mov     x0, x23
+        bl      hex
+        bl      newline
+
         ldr     x0, =0x84000008 /* PSCI SYSTEM_OFF */
         hvc     #0
         b       .
@@ -120,6 +197,7 @@ newline:
 
 nested_name:    .asciz "nested"
 rewritten_name: .asciz "rewritten"
+pieces_name:    .asciz "pieces"
 
         .balign 2048
 vectors:
@@ -147,5 +225,6 @@ nested_vectors:
         .balign 4096
 scratch:
         .space  4096
+pieces: .space  4096
         .space  4096
 stack_top:

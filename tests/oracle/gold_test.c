@@ -24,7 +24,8 @@ static struct ir_block block;
 static struct emit emit;
 static struct snapshot snap[MAX_GROUPS];
 static uint16_t uses[IR_MAX + MAX_GROUPS];
-static uint8_t code[CODE], page[MEM_PAGE_SIZE];
+static uint8_t code[CODE];
+static struct ir_page page;
 
 struct piece {
     GString *head; /* the comment */
@@ -53,12 +54,12 @@ static bool translate(const struct cpu *cpu, const struct piece *p)
     struct ir_mode mode = ir_mode_of(cpu);
     uint8_t *entry[2];
 
-    memset(page, 0, sizeof page);
-    memcpy(page, p->word, p->n * sizeof *p->word);
+    page = (struct ir_page){ .taken = UINT32_MAX };
+    memcpy(page.copy, p->word, p->n * sizeof *p->word);
     ir_begin_trace(&block, &mode, 0);
-    block.page = page;
-    for (uint32_t word; block.insns < p->n && !block.ended; ) {
-        memcpy(&word, page + (block.next & (MEM_PAGE_SIZE - 4)), 4);
+    block.page = &page;
+    while (block.insns < p->n && !block.ended) {
+        uint32_t word = ir_page_word(&page, block.next & (MEM_PAGE_SIZE - 4));
         if ((unsigned)block.next >= 4 * p->n || !ir_lift(&block, word))
             break;
     }
