@@ -77,7 +77,8 @@ uint64_t jit_now_ns(void);
 void jit_make_stubs(struct jit_stubs *stubs, uint8_t *rw, size_t room, intptr_t exec); /* stubs.c */
 /* What code calls for an operation that it has no code for (jit.c).  Non-zero: guest code is left, for cpu->pc. */
 uint64_t jit_c_op(struct cpu *cpu);
-/* CNTPCT_EL0 and CNTVCT_EL0 for an instruction that has so many others of its block behind it, itself among them. */
-uint64_t jit_c_counter(struct cpu *cpu, uint64_t rest);
+/* CNTPCT_EL0 and CNTVCT_EL0 for an instruction in front of which icount lacks so many. */
+uint64_t jit_c_counter(struct cpu *cpu, uint64_t uncounted);
+uint64_t jit_c_access(struct cpu *cpu); /* the same for loads and stores: struct jit_access */
 
 #endif

@@ -410,6 +410,11 @@ int32_t emit_uncounted(const struct emit *e, unsigned insns)
     return (int32_t)insns - (e->counted ? (int32_t)e->block->insns : 0);
 }
 
+uint32_t emit_where(const struct emit *e, unsigned insn, int off)
+{
+    return (unsigned)((int)e->page_off + off) | (uint32_t)emit_uncounted(e, insn) << 12;
+}
+
 void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, int off, bool keep)
 {
     /* What is to be done stands behind the call, jumped over: half the size of stores to the hot words. */
@@ -419,7 +424,7 @@ void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, int off, bool
     x86_u8(&e->x, JIT_DESC_BYTES);
     bool paired = (ir->op == IR_store_ex || ir->op == IR_store_ex_pair) && emit_is_paired(e, (unsigned)(ir - e->block->ir));
     x86_u32(&e->x, ir->op | (uint32_t)ir->k << 16 | (uint32_t)(paired ? MO_PAIRED >> 8 : ir->x) << 24);
-    x86_u32(&e->x, (unsigned)((int)e->page_off + off) | (uint32_t)emit_uncounted(e, insn) << 12);
+    x86_u32(&e->x, emit_where(e, insn, off));
     x86_u32(&e->x, wide ? (uint32_t)ir->imm : ir->imm16);
 }
 

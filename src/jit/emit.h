@@ -66,6 +66,20 @@ struct cold { /* code that is put behind the block */
  * TLB, 0: it is not to look again.
  */
 enum { JIT_DESC_BYTES = 12 };
+/*
+ * Behind a call of jit_c_access(): a load or store that the data TLB does not let pass.  Places of the values to store or to
+ * load: a host register, PLACE_XMM + one, or what the enum says, of which a constant or an offset from RBP stands behind.
+ */
+struct jit_access {
+    uint16_t op;
+    uint8_t k, x;
+    uint32_t where; /* as jit_c_op() has it */
+    int32_t disp;   /* the address: host register `base' plus so much */
+    int32_t back;   /* where to go on, from the struct's end */
+    uint16_t again; /* how far before that code looks into the TLB; 0: it is not to look again */
+    uint8_t base, place[2];
+} __attribute__((packed));
+enum { PLACE_XMM = 0x10, PLACE_ZERO = 0x20, PLACE_CONST, PLACE_MEM, PLACE_NONE };
 enum after { AFTER_C, AFTER_ON, AFTER_POLL, AFTER_ISB };
 enum { DATA_CONST = 0xfe, DATA_MEM = 0xfd, XD_GENERAL = 0x40 };
 enum { BLOCK_INSNS = 64 };
@@ -188,6 +202,8 @@ struct cold *emit_cold(struct emit *e, unsigned kind, uint8_t *from);
  * keep: xmm registers stay; else they are lost.
  */
 void emit_c_op(struct emit *e, const struct ir *ir, unsigned insn, int off, bool keep);
+/* Of an instruction at offset `off', of which `insn' come before it: its page offset, and what icount lacks << 12. */
+uint32_t emit_where(const struct emit *e, unsigned insn, int off);
 /* What icount lacks where so many of the block's instructions have been done. */
 int32_t emit_uncounted(const struct emit *e, unsigned insns);
 /* The whole operation that way: operands fetched, result bound. */
@@ -292,6 +308,7 @@ struct jit_stubs {
     const uint8_t *counter;   /* RAX = jit_c_counter(, RSI); other temporaries are lost, and xmm registers */
     const uint8_t *call;      /* jit_c_op(): everything but xmm is restored, or the run loop is entered */
     const uint8_t *call_keep; /* the same with xmm registers */
+    const uint8_t *access, *access_keep; /* the same two of jit_c_access(), which says itself where to go on */
 };
 
 #endif

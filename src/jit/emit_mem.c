@@ -19,6 +19,11 @@ static bool is_store(unsigned op)
     return op == IR_store || op == IR_store_pair || op == IR_store_w || op == IR_store_pair_w;
 }
 
+static bool is_plain(unsigned op)
+{
+    return is_store(op) || op == IR_load || op == IR_load_pair || op == IR_load_w || op == IR_load_pair_w;
+}
+
 static bool is_pair(unsigned op)
 {
     return op == IR_load_pair || op == IR_store_pair || op == IR_load_pair_w || op == IR_store_pair_w;
@@ -762,14 +767,9 @@ static bool has_two(unsigned op)
 
 static void cold_results(struct emit *e, const struct ir *ir, const struct cold *c)
 {
-    for (unsigned i = 0; i < (has_two(ir->op) ? 2u : 1u); i++) {
-        struct hmem r = HOT(HOT_R + 2 * i);
-        if (is_wide(ir->op) && c->x[i] != NO_XMM) {
-            x86_movdqu_load(&e->x, c->x[i], r);
-        } else if (!is_wide(ir->op) && c->data[i] != NO_REG) {
-            x86_load(&e->x, true, c->data[i], r);
-        }
-    }
+    for (unsigned i = 0; i < (has_two(ir->op) ? 2u : 1u); i++)
+        if (c->data[i] != NO_REG)
+            x86_load(&e->x, true, c->data[i], HOT(HOT_R + 2 * i));
 }
 
 /* t1 = the addend of the page of ea + off, 16 bytes there being aligned; the jump is taken when they are not, or on a miss. */
@@ -813,10 +813,65 @@ static void split_pair(struct emit *e, const struct cold *c, bool store)
     x86_here(&e->x, never);
 }
 
+/* Where value i is, for struct jit_access; a constant or an offset is what stands behind that. */
+static unsigned place_for_c(const struct cold *c, bool store, bool wide, unsigned i)
+{
+    if (wide)
+        return c->x[i] == NO_XMM ? (unsigned)PLACE_NONE : (unsigned)PLACE_XMM + c->x[i];
+    if (!store)
+        return c->data[i] == NO_REG ? (unsigned)PLACE_NONE : c->data[i];
+    switch (c->data[i]) {
+    case DATA_CONST: return c->imm[i] ? PLACE_CONST : PLACE_ZERO;
+    case DATA_MEM: return PLACE_MEM;
+    default: return c->data[i];
+    }
+}
+
+/* A plain load or store by C. */
+static void access_in_c(struct emit *e, const struct ir *ir, const struct cold *c)
+{
+    bool store = is_store(ir->op), wide = is_wide(ir->op);
+    struct jit_access a = { .op = ir->op, .k = ir->k, .x = ir->x, .where = emit_where(e, c->insn, c->off), .disp = c->ea.disp,
+                            .base = c->ea.base, .place = { PLACE_NONE, PLACE_NONE } };
+
+    for (unsigned i = 0; i < (is_pair(ir->op) ? 2u : 1u); i++)
+        a.place[i] = (uint8_t)place_for_c(c, store, wide, i);
+    x86_call_to(&e->x, (c->keep || wide ? e->stubs->access_keep : e->stubs->access) - e->x.exec);
+    uint8_t *end = e->x.p + sizeof a;
+    a.back = (int32_t)(c->back - end);
+    a.again = !c->retry || jit_check_mmu || end - c->retry > UINT16_MAX ? 0 : (uint16_t)(end - c->retry);
+    if (c->site) { /* back by what stands behind all this */
+        a.back = 0;
+        for (unsigned i = 0; i < 2; i++)
+            a.back += a.place[i] == PLACE_CONST ? 8 : a.place[i] == PLACE_MEM ? 4 : 0;
+    }
+    x86_bytes(&e->x, &a, sizeof a);
+    for (unsigned i = 0; i < 2; i++) {
+        if (a.place[i] == PLACE_CONST)
+            x86_u64(&e->x, c->imm[i]);
+        else if (a.place[i] == PLACE_MEM)
+            x86_u32(&e->x, (uint32_t)c->w[i].disp);
+    }
+    if (c->site) {
+        forget_sites(e);
+        x86_jmp_to(&e->x, c->back);
+    }
+}
+
+/* On to the access if it is only misaligned: t0 is what the address and the page's tag differ in. */
+static void allow_misaligned(struct emit *e, const struct cold *c, bool store)
+{
+    if (!store)
+        x86_alu_ri(&e->x, true, ALU_AND, c->t0, (int32_t)~(uint32_t)JTLB_RO);
+    x86_alu_ri(&e->x, true, ALU_CMP, c->t0, MEM_PAGE_SIZE - c->bytes);
+    if (c->site) /* what the loop has is not this page's */
+        x86_load(&e->x, true, c->t1, MEMX(REG_TLB, c->t1, 0, offsetof(struct jtlb_entry, addend)));
+    x86_jcc_to(&e->x, CC_BE, c->hit);
+}
+
 void emit_memory_cold(struct emit *e, struct cold *c)
 {
     const struct ir *ir = &e->block->ir[c->id];
-    uint8_t *slow = NULL, *slow2 = NULL;
 
     if (c->site)
         lookup_site(e, c, is_store(ir->op));
@@ -824,33 +879,18 @@ void emit_memory_cold(struct emit *e, struct cold *c)
     if (is_wide(ir->op) && is_pair(ir->op) && (ir->k & MO_SIZE) == MO_128 && !jit_check_mmu)
         split_pair(e, c, is_store(ir->op));
 
-    if (c->bytes > 1 && !(ir->k & MO_ALIGN) && !jit_check_mmu) {
-        x86_test_ri(&e->x, true, c->t0, (int32_t)jtlb_compare(is_store(ir->op)));
-        slow = x86_jcc(&e->x, CC_NE);
-        x86_lea(&e->x, true, c->t0, c->ea);
-        x86_alu_ri(&e->x, false, ALU_AND, c->t0, MEM_PAGE_SIZE - 1);
-        x86_alu_ri(&e->x, false, ALU_CMP, c->t0, MEM_PAGE_SIZE - c->bytes);
-        slow2 = x86_jcc(&e->x, CC_A);
-        if (c->site)
-            x86_load(&e->x, true, c->t1, MEMX(REG_TLB, c->t1, 0, offsetof(struct jtlb_entry, addend)));
-        x86_jmp_to(&e->x, c->hit);
-        x86_here(&e->x, slow);
-        x86_here(&e->x, slow2);
-    }
+    if (c->bytes > 1 && !(ir->k & MO_ALIGN) && !jit_check_mmu)
+        allow_misaligned(e, c, is_store(ir->op));
     if (c->also)
         x86_here(&e->x, c->also);
     emit_cold_flags(e, c);
     emit_pay_owed(e, c);
+    if (is_plain(ir->op)) {
+        access_in_c(e, ir, c);
+        return;
+    }
     x86_lea(&e->x, true, c->t0, c->ea);
     x86_store(&e->x, true, HOT(HOT_A), c->t0);
-    for (unsigned i = 0; is_store(ir->op) && i < (is_pair(ir->op) ? 2u : 1u); i++) {
-        struct hmem a = HOT(HOT_A + 2 * (i + 1));
-        if (is_wide(ir->op)) {
-            x86_movdqu_store(&e->x, a, c->x[i]);
-        } else {
-            x86_store(&e->x, true, a, data_reg(e, c, i, c->t0));
-        }
-    }
     for (unsigned i = 0; ir->op == IR_store_ex_pair && i < 2; i++)
         x86_store(&e->x, true, HOT(HOT_A + 2 * (i + 1)), data_reg(e, c, i, c->t0));
     if (ir->op == IR_atomic_cas) {
@@ -861,15 +901,13 @@ void emit_memory_cold(struct emit *e, struct cold *c)
         x86_store(&e->x, true, HOT(HOT_A + 2), (unsigned)c->imm[0]);
     emit_c_op(e, ir, c->insn, c->off, c->keep);
     uint8_t *end = e->x.p;
-    if (!c->also && !jit_check_mmu && end - c->retry <= UINT16_MAX) {
+    if (c->retry && !c->also && !jit_check_mmu && end - c->retry <= UINT16_MAX) {
         uint16_t back = (uint16_t)(end - c->retry);
         memcpy(end - 2, &back, sizeof back);
     }
     if (ir->op == IR_store_ex_pair)
         x86_load(&e->x, true, RAX, HOT(HOT_R));
-    else if (!is_store(ir->op))
+    else
         cold_results(e, ir, c);
-    if (c->site)
-        forget_sites(e);
     x86_jmp_to(&e->x, c->back);
 }

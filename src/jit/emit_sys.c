@@ -87,7 +87,7 @@ static bool read_counter(struct emit *e, const struct ir *ir)
         c->data[0] = RAX;
     }
     emit_clobber_flags(e);
-    x86_mov_ri(&e->x, RSI, e->block->insns - e->insn);
+    x86_mov_ri(&e->x, RSI, (uint64_t)(int64_t)emit_uncounted(e, e->insn));
     x86_call_to(&e->x, e->stubs->counter - e->x.exec);
     if (c)
         c->back = e->x.p;

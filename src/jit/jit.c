@@ -680,6 +680,29 @@ static void check_access(struct jit_cpu *j, const struct ir *ir, uint64_t va)
     jit_check_access(j->cpu, (const struct jtlb_entry *)(uintptr_t)*table, va, mop, is_write(ir->op), &j->checked);
 }
 
+/* struct cpu is as the instruction finds it.  where: its page offset, and what icount lacks << 12. */
+static void begin_op(struct jit_cpu *j, const struct ir *ir, uint32_t where)
+{
+    struct cpu *cpu = j->cpu;
+
+    cpu->pc = cpu->hot[HOT_PAGE] + (where & (MEM_PAGE_SIZE - 1));
+    cpu->next_pc = cpu->pc + 4;
+    cpu->leave = 0;
+    cpu->nzcv = jit_nzcv(cpu->hot[HOT_FLAGS]);
+    cpu->icount += (uint64_t)(int64_t)((int32_t)where >> 12);
+    fold_flags(cpu);
+    j->stats.c_ops[ir->op]++;
+}
+
+/* Guest code is left behind an operation.  retired: its instruction counts. */
+static uint64_t leave_op(struct cpu *cpu, bool retired)
+{
+    cpu->icount += retired;
+    cpu->pc = cpu->next_pc;
+    cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
+    return 1;
+}
+
 /* Runs the operation that is described behind the call. */
 uint64_t jit_c_op(struct cpu *cpu)
 {
@@ -703,13 +726,7 @@ uint64_t jit_c_op(struct cpu *cpu)
         ir.imm = desc[2];
     else
         ir.imm16 = (uint16_t)desc[2];
-    cpu->pc = cpu->hot[HOT_PAGE] + (where & (MEM_PAGE_SIZE - 1));
-    cpu->next_pc = cpu->pc + 4;
-    cpu->leave = 0;
-    cpu->nzcv = jit_nzcv(cpu->hot[HOT_FLAGS]);
-    cpu->icount += (uint64_t)(int64_t)done;
-    fold_flags(cpu);
-    j->stats.c_ops[ir.op]++;
+    begin_op(j, &ir, where);
     struct context *from = context_now(j);
     unsigned forgotten = j->forgotten;
     const union vreg *in = (const union vreg *)&cpu->hot[HOT_A];
@@ -717,9 +734,7 @@ uint64_t jit_c_op(struct cpu *cpu)
         check_access(j, &ir, in[0].d[0]);
     bool ok = ir_eval_op(cpu, &ir, in, (union vreg *)&cpu->hot[HOT_R]);
     if (unlikely(!ok || cpu->leave & (LEAVE_FAULT | LEAVE_EXC))) {
-        cpu->icount += !(cpu->leave & LEAVE_FAULT);
-        cpu->pc = cpu->next_pc;
-        cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
+        leave_op(cpu, !(cpu->leave & LEAVE_FAULT));
         if (ir.op == IR_exception && ir.k == EC_SVC) {
             sync_mode(j);
             learn(j, from, forgotten, TO_EXCEPTION);
@@ -727,12 +742,8 @@ uint64_t jit_c_op(struct cpu *cpu)
         return 1;
     }
     bool watched = cpu->debug_slow && (ir.op == IR_h_sysreg_write || ir.op == IR_h_msr_imm); /* perhaps only now */
-    if (unlikely(watched || (may_sleep(ir.op) && jit_code_epoch(j->code) != j->epoch))) {
-        cpu->icount++;
-        cpu->pc = cpu->next_pc;
-        cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
-        return 1;
-    }
+    if (unlikely(watched || (may_sleep(ir.op) && jit_code_epoch(j->code) != j->epoch)))
+        return leave_op(cpu, true);
     cpu->icount -= (uint64_t)(int64_t)done;
     if (is_plain_access(ir.op)) {
         j->stats.slow_mem++;
@@ -751,12 +762,92 @@ uint64_t jit_c_op(struct cpu *cpu)
 }
 
 /* A clock of the cluster's own may be the count of instructions (cpu/lockstep.c). */
-uint64_t jit_c_counter(struct cpu *cpu, uint64_t rest)
+uint64_t jit_c_counter(struct cpu *cpu, uint64_t uncounted)
 {
-    cpu->icount -= rest;
+    cpu->icount += uncounted;
     uint64_t counter = cpu_counter(cpu);
-    cpu->icount += rest;
+    cpu->icount -= uncounted;
     return counter;
+}
+
+/* Where the stubs have put host register r. */
+static uint64_t *saved_register(struct cpu *cpu, unsigned r)
+{
+    for (unsigned i = 0; i < PINS; i++)
+        if (jit_pins[i].host == r)
+            return &cpu->x[jit_pins[i].guest];
+    for (unsigned i = 0; i < TEMPS; i++)
+        if (jit_temps[i] == r)
+            return &cpu->hot[HOT_T0 + i];
+    BUG("host register %u holds no value", r);
+}
+
+/* The value to be stored; *more: what stands behind the description. */
+static union vreg access_operand(struct cpu *cpu, unsigned place, const uint8_t **more)
+{
+    union vreg v = { .d = { 0, 0 } };
+    int32_t disp;
+
+    switch (place) {
+    case PLACE_NONE: case PLACE_ZERO: break;
+    case PLACE_CONST:
+        memcpy(&v.d[0], *more, 8);
+        *more += 8;
+        break;
+    case PLACE_MEM:
+        memcpy(&disp, *more, 4);
+        *more += 4;
+        memcpy(&v.d[0], (const uint8_t *)cpu + CPU_BIAS + disp, 8);
+        break;
+    default:
+        if (place & PLACE_XMM)
+            memcpy(&v, &cpu->hot[HOT_X + 2 * ((place & 15) - XMM_FIRST)], sizeof v);
+        else
+            v.d[0] = *saved_register(cpu, place);
+    }
+    return v;
+}
+
+static void access_result(struct cpu *cpu, unsigned place, const union vreg *v)
+{
+    if (place == PLACE_NONE)
+        return;
+    if (place & PLACE_XMM)
+        memcpy(&cpu->hot[HOT_X + 2 * ((place & 15) - XMM_FIRST)], v, sizeof *v);
+    else
+        *saved_register(cpu, place) = v->d[0];
+}
+
+uint64_t jit_c_access(struct cpu *cpu)
+{
+    struct jit_cpu *j = cpu->engine;
+    uint64_t *to = (uint64_t *)(uintptr_t)cpu->hot[HOT_RSP];
+    const uint8_t *end = (const uint8_t *)(uintptr_t)*to + sizeof(struct jit_access), *more = end;
+    struct jit_access a;
+    union vreg in[5], out[2];
+
+    memcpy(&a, (const void *)(uintptr_t)*to, sizeof a);
+    *to = (uint64_t)(uintptr_t)end + (uint64_t)(int64_t)a.back;
+    struct ir ir = { .op = a.op, .k = a.k, .x = a.x };
+    int32_t done = (int32_t)a.where >> 12;
+    in[0].d[0] = *saved_register(cpu, a.base) + (uint64_t)(int64_t)a.disp;
+    for (unsigned i = 0; ir_info[ir.op].effects & IE_STORE && i < 2; i++)
+        in[1 + i] = access_operand(cpu, a.place[i], &more);
+    if (a.again && refill(j, in[0].d[0], ir.k, is_write(ir.op))) {
+        *to = (uint64_t)(uintptr_t)end - a.again;
+        return 0;
+    }
+    begin_op(j, &ir, a.where);
+    if (unlikely(jit_check_mmu))
+        check_access(j, &ir, in[0].d[0]);
+    if (unlikely(!ir_eval_op(cpu, &ir, in, out) || cpu->leave & (LEAVE_FAULT | LEAVE_EXC)))
+        return leave_op(cpu, !(cpu->leave & LEAVE_FAULT));
+    cpu->icount -= (uint64_t)(int64_t)done;
+    j->stats.slow_mem++;
+    fill(j, in[0].d[0], ir_mop(&ir));
+    for (unsigned i = 0; ir_info[ir.op].effects & IE_LOAD && i < 2; i++)
+        access_result(cpu, a.place[i], &out[i]);
+    return 0;
 }
 
 /* --- the run loop --------------------------------------------------------------------------------------------------------- */

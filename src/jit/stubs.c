@@ -91,7 +91,7 @@ static void make_leaves(struct x86 *x, struct jit_stubs *s)
 }
 
 /* Called from code by CALL: all registers as before afterwards (xmm only with `keep'), unless the operation leaves. */
-static const uint8_t *make_call(struct x86 *x, bool keep)
+static const uint8_t *make_call(struct x86 *x, uint64_t (*to)(struct cpu *), bool keep)
 {
     const uint8_t *start = stub_here(x);
     for (unsigned i = XMM_FIRST; keep && i < XMMS; i++)
@@ -103,7 +103,7 @@ static const uint8_t *make_call(struct x86 *x, bool keep)
     x86_store(x, true, HOT(HOT_RSP), RSP);
     x86_load(x, true, RSP, HOT(HOT_CSP));
     x86_lea(x, true, RDI, MEM(REG_CPU, -CPU_BIAS));
-    x86_mov_ri(x, RAX, (uint64_t)(uintptr_t)jit_c_op);
+    x86_mov_ri(x, RAX, (uint64_t)(uintptr_t)to);
     x86_call_reg(x, RAX);
     x86_test_rr(x, false, RAX, RAX);
     uint8_t *leave = x86_jcc(x, CC_NE);
@@ -440,7 +440,9 @@ void jit_make_stubs(struct jit_stubs *stubs, uint8_t *rw, size_t room, intptr_t 
     make_leaves(&x, stubs);
     make_context_stubs(&x, stubs);
     stubs->counter = make_counter(&x);
-    stubs->call = make_call(&x, false);
-    stubs->call_keep = make_call(&x, true);
+    stubs->call = make_call(&x, jit_c_op, false);
+    stubs->call_keep = make_call(&x, jit_c_op, true);
+    stubs->access = make_call(&x, jit_c_access, false);
+    stubs->access_keep = make_call(&x, jit_c_access, true);
     BUG_ON(x.full);
 }

@@ -46,6 +46,16 @@ static inline void x86_u64(struct x86 *x, uint64_t v)
     x86_u32(x, (uint32_t)(v >> 32));
 }
 
+static inline void x86_bytes(struct x86 *x, const void *bytes, size_t n)
+{
+    if (x->p + n <= x->end) {
+        memcpy(x->p, bytes, n);
+        x->p += n;
+    } else {
+        x->full = true;
+    }
+}
+
 /* A memory operand: [base + index * scale + disp]; index NO_REG for none, base NO_REG for absolute is not offered. */
 struct hmem {
     uint8_t base, index, scale; /* scale: log2 */
@@ -334,6 +344,13 @@ static inline void x86_here(struct x86 *x, uint8_t *place)
     if (!x->full)
         x86_patch(place, x->p);
 }
+static inline void x86_jcc_to(struct x86 *x, enum hcc cc, const uint8_t *target)
+{
+    x86_u8(x, 0x0f);
+    x86_u8(x, 0x80 | cc);
+    x86_u32(x, (uint32_t)(target - (x->p + 4)));
+}
+
 static inline void x86_jmp_to(struct x86 *x, const uint8_t *target)
 {
     uint8_t *place = x86_jmp(x);
