@@ -1158,7 +1158,7 @@ void jit_describe(const struct cpu *cpu, GString *out)
         "vCPU %u: %" PRIu64 " instructions in %.2f s of CPU (%.2f s debugged; %" PRIu64 " interpreted, being run rarely, and %" PRIu64
         " that have no code)\n"
         "  %" PRIu64 " lookups of blocks in the run loop (one in %.0f instructions), %" PRIu64
-        " misses of the data TLB (one in %.0f), %" PRIu64 " of them by a walk, %u address spaces\n",
+        " misses of the data TLB (one in %.0f), %" PRIu64 " of them in C, %u address spaces\n",
         cpu->index, cpu->icount, (double)cluster_cpu_ns(cpu) / 1e9, (double)s->interp_ns / 1e9, s->cold, s->interp,
         s->lookups, one_in(cpu->icount, s->lookups), s->slow_mem + s->refills, one_in(cpu->icount, s->slow_mem + s->refills),
         s->slow_mem, j->nspaces);

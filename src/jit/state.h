@@ -89,7 +89,7 @@ enum {
 #ifdef ARMLET_HARSH
     JTLB_BITS = 3,
 #else
-    JTLB_BITS = 14,
+    JTLB_BITS = 16,
 #endif
     JTLB_SHIFT = 4, /* log2 of an entry's size */
     JTLB_MASK = ((1 << JTLB_BITS) - 1) << JTLB_SHIFT,
