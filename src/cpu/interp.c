@@ -575,7 +575,7 @@ static bool is_exclusive(uint32_t word)
     return (word & 0x3f800000) == 0x08000000;
 }
 
-unsigned interp_run_line(struct cpu *cpu, const uint8_t *hva)
+unsigned interp_run_line(struct cpu *cpu, const uint8_t *hva, unsigned max)
 {
     uint64_t pc = cpu->pc, page_va = pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     uint64_t before = cpu->icount;
@@ -598,7 +598,7 @@ unsigned interp_run_line(struct cpu *cpu, const uint8_t *hva)
             pc = cpu->next_pc;
             break;
         }
-    } while (!cpu->leave && (pc & ~(uint64_t)(MEM_PAGE_SIZE - 4)) == page_va);
+    } while (!cpu->leave && (pc & ~(uint64_t)(MEM_PAGE_SIZE - 4)) == page_va && --max);
     cpu->pc = pc;
     if (cpu->leave & LEAVE_FAULT)
         cpu->icount--; /* not retired */

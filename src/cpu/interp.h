@@ -23,10 +23,10 @@ void interp_run_checked(struct cpu *cpu);
  */
 bool interp_exec_word(struct cpu *cpu, uint32_t word);
 /*
- * From cpu->pc to the next taken branch, the page's end (which lies at hva) or an exception; an exclusive access is left to
+ * From cpu->pc to the next taken branch, the page's end (which lies at hva), an exception, or `max' instructions; an exclusive access is left to
  * the caller.  Nothing that was decoded is kept: for code that will hardly be seen again.  The number of instructions.
  */
-unsigned interp_run_line(struct cpu *cpu, const uint8_t *hva);
+unsigned interp_run_line(struct cpu *cpu, const uint8_t *hva, unsigned max);
 /* Forget all decoded code; cpu_free() and the engine's fini call it. */
 void interp_free(struct cpu *cpu);
 

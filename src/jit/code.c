@@ -36,13 +36,14 @@ enum {
     SEGMENT_MIN = 128 << 10, /* fewer segments rather than smaller ones */
     BLOCK_HASH = 1 << 16,
     RUN_COUNTS = 1 << 18,
+    TORN_BITS = 1 << 14,
 #ifdef ARMLET_HARSH
     COLD_RUNS = 1,
 #else
     COLD_RUNS = 16,
 #endif
     ROOM = 1 << 16,          /* that a segment must have for another block */
-    STUB_ROOM = 4096,
+    STUB_ROOM = 8192,
     CHUNK = 512,             /* blocks allocated at a time */
 };
 
@@ -89,6 +90,7 @@ struct jit_code {
     GPtrArray *words;           /* of all pages */
     struct ir_page page;        /* what is translated from */
     atomic_uchar *runs; /* of code that has no block, by a hash of its place */
+    uint64_t torn[TORN_BITS / 64]; /* first accesses of groups that are often in two pages, by a hash of their place */
     struct segment segment[SEGMENTS];
     unsigned segments, now;
     atomic_uint epoch;
@@ -549,11 +551,48 @@ static void dump_before(const struct jit_code *code, const struct cpu *cpu, cons
         jit_dump_ir(which, cpu->pc, &code->block);
 }
 
-static void find_groups(struct jit_code *code)
+static unsigned torn_bit(uint64_t pa)
+{
+    return (unsigned)(pa >> 2 ^ pa >> 16) & (TORN_BITS - 1);
+}
+
+void jit_code_torn(struct jit_code *code, struct cpu *cpu, uint64_t pa)
+{
+    struct page_version *p = version_of(code, pa);
+
+    take_lock(code);
+    code->torn[torn_bit(pa) / 64] |= UINT64_C(1) << torn_bit(pa) % 64;
+    if (p && p->words)
+        p->words->mixed = UINT16_MAX;
+    pthread_mutex_unlock(&code->lock);
+    mem_code_stale(cpu->mem, pa, 1);
+}
+
+/* Which groups are often in two pages: their cold code leaves at the instruction behind. */
+static void mark_torn(struct jit_code *code, const struct jit_place *at)
+{
+    struct ir_block *block = &code->block;
+
+    for (unsigned k = 0; k < code->emit.ngroups; k++) {
+        struct group *g = &code->emit.group[k];
+        unsigned i = g->first;
+        while (block->ir[i].op != IR_insn)
+            i--;
+        unsigned bit = torn_bit(at->pa + block->ir[i].imm);
+        g->torn = code->torn[bit / 64] >> bit % 64 & 1;
+        for (i = g->last; g->torn && i < block->n && block->ir[i].op != IR_insn; i++)
+            ;
+        if (g->torn && i < block->n)
+            block->ir[i].x = 1;
+    }
+}
+
+static void find_groups(struct jit_code *code, const struct jit_place *at)
 {
     struct emit *e = &code->emit;
 
     e->ngroups = opt_groups(&code->block, e->group, e->member);
+    mark_torn(code, at);
     if (unlikely(jit_check_mmu)) { /* every access is to be looked at */
         e->ngroups = 0;
         memset(e->member, 0, code->block.n);
@@ -573,7 +612,7 @@ static bool emit_place(struct jit_code *code, const struct cpu *cpu, const struc
         if (dump)
             dump_before(code, cpu, at, TRACE_OP);
         opt_forward(&code->block);
-        find_groups(code);
+        find_groups(code, at);
         opt_dead(&code->block, code->uses);
         opt_lazy(&code->block);
         opt_loop(&code->block, code->uses, code->emit.member, &code->emit.loop);

@@ -41,6 +41,12 @@ bool jit_code_is_cold(struct jit_code *code, const struct jit_place *at);
 /* It is to have a block, however rarely it was run. */
 void jit_code_warm(struct jit_code *code, const struct jit_place *at);
 
+/*
+ * A group that begins at pa is often in two pages: it is to have code for that.  Of the page's blocks that there are, none is
+ * found again.
+ */
+void jit_code_torn(struct jit_code *code, struct cpu *cpu, uint64_t pa);
+
 enum jit_made {
     JIT_MADE,
     JIT_FOUND, /* another vCPU was faster */
@@ -80,5 +86,6 @@ uint64_t jit_c_op(struct cpu *cpu);
 /* CNTPCT_EL0 and CNTVCT_EL0 for an instruction in front of which icount lacks so many. */
 uint64_t jit_c_counter(struct cpu *cpu, uint64_t uncounted);
 uint64_t jit_c_access(struct cpu *cpu); /* the same for loads and stores: struct jit_access */
+uint64_t jit_c_group(struct cpu *cpu);  /* and for groups: struct jit_group */
 
 #endif

@@ -754,10 +754,10 @@ static void restore_snapshot(struct emit *e, unsigned group)
 }
 
 /*
- * A group that is not in one page that the TLB has: its instructions once more, each access by itself, and on with the
- * next block.
+ * A group that is often torn, and not in one page that the TLB has: its instructions once more, each access by itself, and on
+ * with the next block.
  */
-static void emit_group_cold(struct emit *e, const struct cold *c)
+static void emit_torn(struct emit *e, const struct cold *c)
 {
     unsigned number = c->bytes;
     const struct group *g = &e->group[number];
@@ -797,7 +797,12 @@ static void emit_cold_code(struct emit *e)
             x86_u32(&e->x, (uint32_t)(c->from - e->x.p));
             x86_u32(&e->x, e->links[c->id].page_off);
             break;
-        case COLD_GROUP: emit_group_cold(e, c); break;
+        case COLD_GROUP:
+            if (e->group[c->bytes].torn)
+                emit_torn(e, c);
+            else
+                emit_group_cold(e, c);
+            break;
         case COLD_STACK: /* full: start afresh */
             x86_load(&e->x, true, RSP, HOT(HOT_RS_TOP));
             x86_jmp_to(&e->x, c->back);

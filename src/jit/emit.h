@@ -80,6 +80,17 @@ struct jit_access {
     uint8_t base, place[2];
 } __attribute__((packed));
 enum { PLACE_XMM = 0x10, PLACE_ZERO = 0x20, PLACE_CONST, PLACE_MEM, PLACE_NONE };
+/* Behind a call of jit_c_group(): the bytes of a group that the data TLB does not have in one page. */
+struct jit_group {
+    uint32_t where; /* of its first access */
+    int32_t disp;   /* the lowest byte: host register `base' plus so much */
+    int32_t again;  /* where its check is, from the struct's end */
+    uint16_t span;
+    uint16_t behind; /* page offset of the instruction behind, for which code stands behind this; or NOTHING_BEHIND */
+    uint8_t base;
+    uint8_t insns;   /* that it reaches over; GROUP_STORES: the page must be writable */
+} __attribute__((packed));
+enum { GROUP_STORES = 0x80, NOTHING_BEHIND = 0xffff };
 enum after { AFTER_C, AFTER_ON, AFTER_POLL, AFTER_ISB };
 enum { DATA_CONST = 0xfe, DATA_MEM = 0xfd, XD_GENERAL = 0x40 };
 enum { BLOCK_INSNS = 64 };
@@ -154,8 +165,8 @@ struct emit {
     unsigned ngroups;
     struct group group[MAX_GROUPS];
     uint8_t member[IR_MAX];
-    bool no_groups;      /* in the cold code of a group that is not in one page */
-    struct snapshot *snap; /* MAX_GROUPS of them: where everything was at the group's check */
+    bool no_groups;      /* in the cold code of a group that is often torn */
+    struct snapshot *snap; /* MAX_GROUPS of them: where everything was at the check of such a group */
     const uint8_t *insn_code[BLOCK_INSNS]; /* where each instruction's code begins */
     int32_t insn_off[BLOCK_INSNS];         /* and its offset from the first */
     const uint8_t *cold_code;
@@ -247,6 +258,7 @@ void emit_memory_cold(struct emit *e, struct cold *c);
 /* At a loop's start: are the pages of its sites still valid?  And its cold part. */
 void emit_sites_in(struct emit *e);
 void emit_sites_cold(struct emit *e, const struct cold *c);
+void emit_group_cold(struct emit *e, const struct cold *c);
 void emit_vector(struct emit *e, const struct ir *ir);   /* emit_vec.c */
 void emit_vector_cold(struct emit *e, struct cold *c);
 /* Before the first operation: e->need. */
@@ -309,6 +321,7 @@ struct jit_stubs {
     const uint8_t *call;      /* jit_c_op(): everything but xmm is restored, or the run loop is entered */
     const uint8_t *call_keep; /* the same with xmm registers */
     const uint8_t *access, *access_keep; /* the same two of jit_c_access(), which says itself where to go on */
+    const uint8_t *group, *group_keep;   /* and of jit_c_group() */
 };
 
 #endif

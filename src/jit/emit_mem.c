@@ -92,13 +92,14 @@ static void host_store_w(struct emit *e, unsigned size, struct hmem m, unsigned 
  * with the page of the last byte, and alignment does not matter: a page boundary in between goes to C.
  */
 /*
- * The same for the first access of a group; cold code does the group's instructions one by one.
+ * The same for the first access of a group.
  */
 static void lookup_group(struct emit *e, unsigned number, struct hmem ea, unsigned t0, unsigned t1)
 {
     const struct group *g = &e->group[number];
 
     emit_clobber_flags(e);
+    uint8_t *again = e->x.p;
     x86_lea(&e->x, true, t0, plus(ea, g->lo));
     if (jit_host.bmi2) {
         x86_rorx(&e->x, true, t1, t0, MEM_PAGE_SHIFT - JTLB_SHIFT);
@@ -112,7 +113,11 @@ static void lookup_group(struct emit *e, unsigned number, struct hmem ea, unsign
     x86_test_ri(&e->x, true, t0, (int32_t)jtlb_compare(g->store));
     struct cold *c = emit_cold(e, COLD_GROUP, x86_jcc(&e->x, CC_NE));
     c->bytes = (uint8_t)number;
-    emit_snapshot(e, number);
+    c->ea = plus(ea, g->lo);
+    c->hit = again;
+    c->keep = emit_xmm_live(e);
+    if (g->torn)
+        emit_snapshot(e, number);
     x86_load(&e->x, true, t1, MEMX(REG_TLB, t1, 0, offsetof(struct jtlb_entry, addend)));
 }
 
@@ -856,6 +861,37 @@ static void access_in_c(struct emit *e, const struct ir *ir, const struct cold *
         forget_sites(e);
         x86_jmp_to(&e->x, c->back);
     }
+}
+
+static unsigned insns_of(const struct ir_block *block, const struct group *g)
+{
+    unsigned n = 1;
+
+    for (unsigned i = g->first; i < g->last; i++)
+        n += block->ir[i].op == IR_insn;
+    return n;
+}
+
+/* C fills the data TLB, and the check is made again; or it does the group's instructions, and the block behind them is next. */
+void emit_group_cold(struct emit *e, const struct cold *c)
+{
+    const struct group *g = &e->group[c->bytes];
+    struct jit_group a = { .where = emit_where(e, c->insn, c->off), .disp = c->ea.disp, .span = (uint16_t)g->span,
+                           .base = c->ea.base, .insns = (uint8_t)(insns_of(e->block, g) | (g->store ? GROUP_STORES : 0)) };
+
+    unsigned i = g->last;
+
+    while (i < e->block->n && e->block->ir[i].op != IR_insn)
+        i++;
+    bool ends = i == e->block->n;
+    a.behind = ends ? NOTHING_BEHIND : (uint16_t)(e->page_off + e->block->ir[i].imm);
+    emit_cold_flags(e, c);
+    emit_pay_owed(e, c);
+    x86_call_to(&e->x, (c->keep ? e->stubs->group_keep : e->stubs->group) - e->x.exec);
+    a.again = (int32_t)(c->hit - (e->x.p + sizeof a));
+    x86_bytes(&e->x, &a, sizeof a);
+    if (!ends)
+        emit_goto(e, e->block->ir[i].imm);
 }
 
 /* On to the access if it is only misaligned: t0 is what the address and the page's tag differ in. */

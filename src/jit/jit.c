@@ -28,6 +28,7 @@
 #include <cpuid.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -107,8 +108,15 @@ struct near {
     struct jit_block *block;
 };
 
+struct torn { /* a group that was not in one page, so often */
+    uint64_t pa;
+    unsigned n;
+};
+enum { TORN = 1024 };
+
 struct jit_stats {
     uint64_t lookups, slow_mem, refills, interp;
+    uint64_t torn; /* groups that were not in one page */
     uint64_t cold; /* instructions that were interpreted because they had run seldom */
     uint64_t interp_ns;  /* under a debugger and the like */
     uint64_t c_ops[IR_N_OPCODES]; /* operations run in C */
@@ -139,6 +147,8 @@ struct jit_cpu {
     struct near *near;
     struct jump *jumps, *direct;
     uint8_t *return_stack;
+    struct torn torn[TORN];
+    const uint8_t *exec_page; /* jit_exec_words(): where its words are */
     struct jit_stats stats;
     struct jit_check_counts checked;
 };
@@ -850,6 +860,72 @@ uint64_t jit_c_access(struct cpu *cpu)
     return 0;
 }
 
+/* Is all of [va, va + span) in one page that the data TLB has now? */
+static bool group_is_there(struct jit_cpu *j, uint64_t va, unsigned span, bool store)
+{
+    struct cpu *cpu = j->cpu;
+    const struct jtlb_entry *t = &((struct jtlb_entry *)(uintptr_t)cpu->hot[HOT_TABLE])[jtlb_index(va)];
+    struct tlb_hit hit;
+
+    if ((va ^ (va + span - 1)) / MEM_PAGE_SIZE)
+        return false;
+    if (tlb_lookup(cpu, va, store ? MMU_WRITE : MMU_READ, mmu_data_view(cpu, false), &hit) != FSC_NONE)
+        return false;
+    j->stats.slow_mem++;
+    fill(j, va, 0);
+    return !(((va & TLB_PAGE_MASK) ^ t->tag) & (uint64_t)(int64_t)(int32_t)jtlb_compare(store));
+}
+
+/* A group at pa was not in one page.  Where that is so again and again, it is to have code for that. */
+static void note_torn(struct jit_cpu *j, uint64_t pa)
+{
+    enum { TOO_OFTEN = 1024 };
+    struct torn *t = &j->torn[(pa >> 2 ^ pa >> 12) & (TORN - 1)];
+
+    j->stats.torn++;
+    if (t->pa != pa) {
+        if (t->n) {
+            t->n--;
+            return;
+        }
+        t->pa = pa;
+    }
+    if (++t->n == TOO_OFTEN && !j->cpu->cluster->lockstep) {
+        t->n = 0;
+        jit_code_torn(j->code, j->cpu, pa);
+    }
+}
+
+uint64_t jit_c_group(struct cpu *cpu)
+{
+    struct jit_cpu *j = cpu->engine;
+    uint64_t *to = (uint64_t *)(uintptr_t)cpu->hot[HOT_RSP];
+    const uint8_t *hva = j->exec_page;
+    uint64_t pa_page = 0;
+    struct jit_group a;
+
+    memcpy(&a, (const void *)(uintptr_t)*to, sizeof a);
+    *to += sizeof a;
+    cpu->nzcv = jit_nzcv(cpu->hot[HOT_FLAGS]);
+    fold_flags(cpu);
+    if (group_is_there(j, *saved_register(cpu, a.base) + (uint64_t)(int64_t)a.disp, a.span, a.insns & GROUP_STORES)) {
+        *to += (uint64_t)(int64_t)a.again;
+        return 0;
+    }
+    cpu->pc = cpu->hot[HOT_PAGE] + (a.where & (MEM_PAGE_SIZE - 1));
+    cpu->icount += (uint64_t)(int64_t)((int32_t)a.where >> 12);
+    cpu->leave = 0;
+    if (!hva && !access_fetch(cpu, cpu->pc, &hva, &pa_page)) {
+        cpu->pc = cpu->next_pc;
+        return 1;
+    }
+    if (pa_page)
+        note_torn(j, pa_page | (cpu->pc & (MEM_PAGE_SIZE - 1)));
+    interp_run_line(cpu, hva, a.insns & ~(unsigned)GROUP_STORES);
+    cpu->hot[HOT_FLAGS] = jit_hot_flags(cpu->nzcv);
+    return cpu->leave || cpu->pc != cpu->hot[HOT_PAGE] + a.behind;
+}
+
 /* --- the run loop --------------------------------------------------------------------------------------------------------- */
 
 enum { PEND_LEAVE = PEND_TIMER | PEND_TLB | PEND_PAUSE | PEND_STOP | PEND_DEBUG };
@@ -934,7 +1010,7 @@ static bool run_cold(struct jit_cpu *j, struct jit_place at)
         return false;
     do {
         uint64_t page = cpu->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
-        unsigned n = interp_run_line(cpu, at.hva);
+        unsigned n = interp_run_line(cpu, at.hva, UINT_MAX);
         if (!n && !cpu->leave) { /* an exclusive */
             jit_code_warm(j->code, &at);
             break;
@@ -1040,7 +1116,9 @@ unsigned jit_exec_words(struct cpu *cpu, const uint32_t *words, unsigned n)
     BUG_ON(made != JIT_MADE);
     cpu->hot[HOT_TURNS] = 3;
     cpu->leave = 0;
+    j->exec_page = page;
     enter(j, b->cross);
+    j->exec_page = NULL;
     cpu->hot[HOT_LINK] = 0;
     /* Nothing may lead to this code again. */
     memset((void *)(uintptr_t)cpu->hot[HOT_RSP], 0, cpu->hot[HOT_RS_TOP] - cpu->hot[HOT_RSP]);
@@ -1158,10 +1236,11 @@ void jit_describe(const struct cpu *cpu, GString *out)
         "vCPU %u: %" PRIu64 " instructions in %.2f s of CPU (%.2f s debugged; %" PRIu64 " interpreted, being run rarely, and %" PRIu64
         " that have no code)\n"
         "  %" PRIu64 " lookups of blocks in the run loop (one in %.0f instructions), %" PRIu64
-        " misses of the data TLB (one in %.0f), %" PRIu64 " of them in C, %u address spaces\n",
+        " misses of the data TLB (one in %.0f), %" PRIu64 " of them in C; %" PRIu64
+        " groups of accesses not in one page; %u address spaces\n",
         cpu->index, cpu->icount, (double)cluster_cpu_ns(cpu) / 1e9, (double)s->interp_ns / 1e9, s->cold, s->interp,
         s->lookups, one_in(cpu->icount, s->lookups), s->slow_mem + s->refills, one_in(cpu->icount, s->slow_mem + s->refills),
-        s->slow_mem, j->nspaces);
+        s->slow_mem, s->torn, j->nspaces);
     if (jit_check_mmu)
         g_string_append_printf(out, "  checked: %" PRIu64 " TLB hits, %" PRIu64 " of them ahead of an invalidation\n",
                                j->checked.hits, j->checked.ahead);

@@ -226,7 +226,7 @@ static void flags_leave(const struct ir_block *block, struct ir *ir, struct dead
             d->f = F_COLD;
         return;
     case IR_branch: break;
-    default: /* IR_insn among them, where a group's cold code leaves */
+    default: /* IR_insn among them, where a torn group's cold code leaves */
         if (ir_info[ir->op].effects & (IE_END | IE_STATE))
             d->f = F_LIVE;
         else if (d->f == F_DEAD)

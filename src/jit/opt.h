@@ -37,8 +37,7 @@ void opt_lazy(struct ir_block *block);
 /*
  * Loads and stores off one base that one look at the TLB serves: all their bytes are in [lo, lo + span) from the address of
  * the first, and nothing in between may change the mapping.  member[] says for each operation its group + 1, or 0.  The
- * address offset is the value `addend', which lies behind the block's own and has so many uses.  Where the cold code of
- * a group leaves the block, the instruction has x = 1: opt_dead() comes after this.
+ * address offset is the value `addend', which lies behind the block's own and has so many uses.
  */
 enum { MAX_GROUPS = 8, GROUP_IR_MAX = 1024 };
 struct group {
@@ -46,6 +45,7 @@ struct group {
     int32_t lo;
     uint32_t span;
     bool store; /* the page must be writable */
+    bool torn;  /* often in two pages: cold code leaves behind it, where the instruction has x = 1 */
 };
 /* v is the value returned plus *off. */
 unsigned opt_root(const struct ir_block *block, unsigned v, int64_t *off);

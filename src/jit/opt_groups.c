@@ -136,8 +136,8 @@ static void add_access(struct groups *s, unsigned id, unsigned bytes)
     s->open[0] = o;
 }
 
-/* The second walk: those between first and last that belong to it; and the instruction behind, where cold code leaves. */
-static void mark_members(struct ir_block *block, const struct group *g, unsigned number, uint8_t *member)
+/* The second walk: those between first and last that belong to it. */
+static void mark_members(const struct ir_block *block, const struct group *g, unsigned number, uint8_t *member)
 {
     int64_t base, off;
     unsigned root = opt_root(block, block->ir[g->first].a, &base);
@@ -147,11 +147,6 @@ static void mark_members(struct ir_block *block, const struct group *g, unsigned
         if (access_bytes(ir) && opt_root(block, ir->a, &off) == root)
             member[i] = (uint8_t)(number + 1);
     }
-    for (unsigned i = g->last; i < block->n; i++)
-        if (block->ir[i].op == IR_insn) {
-            block->ir[i].x = 1;
-            break;
-        }
 }
 
 unsigned opt_groups(struct ir_block *block, struct group groups[MAX_GROUPS], uint8_t *member)

@@ -444,5 +444,7 @@ void jit_make_stubs(struct jit_stubs *stubs, uint8_t *rw, size_t room, intptr_t 
     stubs->call_keep = make_call(&x, jit_c_op, true);
     stubs->access = make_call(&x, jit_c_access, false);
     stubs->access_keep = make_call(&x, jit_c_access, true);
+    stubs->group = make_call(&x, jit_c_group, false);
+    stubs->group_keep = make_call(&x, jit_c_group, true);
     BUG_ON(x.full);
 }

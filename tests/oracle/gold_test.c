@@ -73,7 +73,7 @@ static bool translate(const struct cpu *cpu, const struct piece *p)
     emit.x = (struct x86){ .p = code, .start = code, .end = code + CODE };
     emit.mode = JM_FP | JM_SP | JM_FPCR;
     stubs.enter = stubs.leave = stubs.leave_at = stubs.leave_next = stubs.dispatch = stubs.direct = stubs.link = code;
-    stubs.call = stubs.call_keep = stubs.access = stubs.access_keep = code;
+    stubs.call = stubs.call_keep = stubs.access = stubs.access_keep = stubs.group = stubs.group_keep = code;
     emit.stubs = &stubs;
     emit.snap = snap;
     return emit_block(&emit, &block, uses, 0, &entry[0], &entry[1]);
