@@ -167,6 +167,8 @@ static struct hmem recent_mem(const struct emit *e, size_t offset)
     return jit_cpu_mem(offsetof(struct cpu, recent) + e->recent % RECENTS * sizeof(struct recent) + offset);
 }
 
+_Static_assert((int)LOOP_SITES == (int)RECENT_SITES, "a place for each");
+
 static struct hmem site_tag(const struct emit *e, unsigned site)
 {
     return recent_mem(e, offsetof(struct recent, site[site].tag));
@@ -180,21 +182,22 @@ static struct hmem site_addend(const struct emit *e, unsigned site)
 /* The site that the operation is, + 1; 0: none. */
 static unsigned site_of(const struct emit *e, unsigned id)
 {
-    for (unsigned i = 0; i < e->loop.nsites && !e->no_groups && !jit_check_mmu; i++)
+    for (unsigned i = 0; i < LOOP_SITES && !e->no_groups && !jit_check_mmu; i++)
         if (e->loop.site[i] == id)
             return i + 1;
     return 0;
 }
 
+/* All of them: other loops may share the struct. */
 static void forget_sites(struct emit *e)
 {
-    for (unsigned i = 0; i < e->loop.nsites; i++)
+    for (unsigned i = 0; i < RECENT_SITES; i++)
         x86_store_imm(&e->x, true, site_tag(e, i), JTLB_NOWHERE);
 }
 
 void emit_sites_in(struct emit *e)
 {
-    if (!e->loop.nsites || jit_check_mmu)
+    if (!e->loop.sites || jit_check_mmu)
         return;
     e->recent++;
     x86_load(&e->x, true, RCX, MEM(REG_TLB, -8)); /* jtlb_id() */

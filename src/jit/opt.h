@@ -60,9 +60,10 @@ enum { FLAGS_DEAD_NEXT = 1, FLAGS_DEAD_TAKEN = 2 };
  *          as `lazy' ones are made, from registers that are still as they were; in the first turn they find them stored
  *   w      vector registers that are read before they are written, or only written: the get_w, and the value at the end.  They
  *          are in xmm registers at the start of every turn, and in their homes unless `owed'.
- *  site    loads and stores of general registers, not of groups, whose address moves little from one turn to the next
+ *  site    two loads and a store of general registers, not of groups, whose address moves little from one turn to the next;
+ *          0: there is none.  Which is a store must be so for all loops (struct recent).
  */
-enum { LOOP_W = 8, LOOP_SITES = 3 };
+enum { LOOP_W = 8, LOOP_LOADS = 2, LOOP_SITES = 3 };
 struct loop_w {
     uint8_t reg;
     bool owed;
@@ -73,7 +74,7 @@ struct loop {
     uint16_t flags;
     unsigned n;
     struct loop_w w[LOOP_W];
-    unsigned nsites;
+    bool sites; /* there are some */
     uint16_t site[LOOP_SITES];
 };
 void opt_loop(struct ir_block *block, const uint16_t *uses, const uint8_t *member, struct loop *loop);

@@ -189,10 +189,14 @@ static void find_sites(const struct ir_block *block, const uint8_t *member, stru
     for (unsigned i = 1; i < block->n; i++)
         if (block->ir[i].op == IR_set_x)
             last[block->ir[i].k] = block->ir[i].a;
-    for (unsigned i = 1; i < block->n && loop->nsites < LOOP_SITES; i++) {
+    for (unsigned i = 1; i < block->n; i++) {
         const struct ir *ir = &block->ir[i];
-        if ((ir->op == IR_load || ir->op == IR_store) && !(ir->k & MO_UNPRIV) && !member[i] && moves_little(block, last, ir->a, 4))
-            loop->site[loop->nsites++] = (uint16_t)i;
+        unsigned place = ir->op == IR_store ? LOOP_LOADS : loop->site[0] ? 1 : 0;
+        if ((ir->op == IR_load || ir->op == IR_store) && !(ir->k & MO_UNPRIV) && !member[i] && !loop->site[place] &&
+            moves_little(block, last, ir->a, 4)) {
+            loop->site[place] = (uint16_t)i;
+            loop->sites = true;
+        }
     }
 }
 

@@ -117,7 +117,8 @@ static inline uint32_t jtlb_compare(bool store)
 
 /*
  * The pages that a loop's accesses were in lately, in cpu->recent: valid while `id' is that of the table (jtlb_id()), which
- * a table gets anew whenever something is taken out of any.  The tag is a page, or JTLB_NOWHERE, which no page is.
+ * a table gets anew whenever something is taken out of any.  The tag is a page, or JTLB_NOWHERE, which no page is.  Loops may
+ * share one, so that a site is for loads in all of them, or for stores (struct loop).
  */
 enum { RECENT_SITES = 3, JTLB_NOWHERE = 0x800 };
 struct recent {
