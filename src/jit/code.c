@@ -40,7 +40,7 @@ enum {
 #ifdef ARMLET_HARSH
     COLD_RUNS = 1,
 #else
-    COLD_RUNS = 16,
+    COLD_RUNS = 6,
 #endif
     ROOM = 1 << 16,          /* that a segment must have for another block */
     STUB_ROOM = 8192,
