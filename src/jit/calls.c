@@ -170,9 +170,7 @@ static void access_result(struct cpu *cpu, unsigned place, const union vreg *v)
 {
     if (place == PLACE_NONE)
         return;
-    if (place & PLACE_HOME)
-        cpu->x[place & 31] = v->d[0];
-    else if (place & PLACE_XMM)
+    if (place & PLACE_XMM)
         memcpy(&cpu->hot[HOT_X + 2 * ((place & 15) - XMM_FIRST)], v, sizeof *v);
     else
         *saved_register(cpu, place) = v->d[0];

@@ -359,17 +359,6 @@ static void evict_home(struct emit *e, unsigned n, unsigned except)
     }
 }
 
-void emit_home_changes(struct emit *e, unsigned n)
-{
-    evict_home(e, n, 0);
-    e->paired &= ~(UINT32_C(3) << n >> 1);
-}
-
-void emit_bind_home(struct emit *e, unsigned id, unsigned n)
-{
-    place(e, id, L_GX, n);
-}
-
 void emit_evict_homes(struct emit *e)
 {
     for (unsigned t = 0; t < TEMPS; t++)
@@ -391,7 +380,6 @@ static void emit_set_x(struct emit *e, const struct ir *ir)
         emit_use(e, v);
         return;
     }
-    e->paired &= ~(UINT32_C(3) << n >> 1);
     if (pin != NO_REG) {
         emit_value_to(e, v, pin);
     } else if (l->kind == L_CONST && fits32(const_of(e, v))) {
@@ -895,7 +883,6 @@ static void begin_loop(struct emit *e)
     }
     emit_loop_vectors_in(e);
     emit_sites_in(e);
-    emit_find_pairs(e);
     if (e->owed_turn)
         x86_store_imm(&e->x, false, HOT(HOT_LATER), 0);
     e->xlocked = 0;
@@ -937,7 +924,6 @@ bool emit_block(struct emit *e, struct ir_block *block, uint16_t *uses, unsigned
     memset(e->owed, 0, sizeof e->owed);
     e->nowing = 0;
     e->owed_turn = false;
-    e->paired = 0;
     e->counted = false;
     e->count_at = find_count_at(block);
     find_hints(e);

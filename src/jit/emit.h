@@ -79,7 +79,7 @@ struct jit_access {
     uint16_t again; /* how far before that code looks into the TLB; 0: it is not to look again */
     uint8_t base, place[2];
 } __attribute__((packed));
-enum { PLACE_XMM = 0x10, PLACE_ZERO = 0x20, PLACE_CONST, PLACE_MEM, PLACE_NONE, PLACE_HOME = 0x40 /* + guest register */ };
+enum { PLACE_XMM = 0x10, PLACE_ZERO = 0x20, PLACE_CONST, PLACE_MEM, PLACE_NONE };
 /* Behind a call of jit_c_group(): the bytes of a group that the data TLB does not have in one page. */
 struct jit_group {
     uint32_t where; /* of its first access */
@@ -134,7 +134,6 @@ struct emit {
     uint8_t zext[IR_MAX];  /* the value is zero above this many bytes; 0: not known */
     uint16_t xlocked;      /* bit per xmm register */
     uint16_t gx_live[32], gw_live[32]; /* values that live in the home and will be used */
-    uint32_t paired;       /* bit n: homes n and n + 1 were written last by one store of 16 bytes */
     uint16_t host_f;       /* flags value that EFLAGS holds, 0: none */
     bool host_inv;         /* its carry is inverted there */
     uint16_t lazy;         /* set_f of the flags now in force when HOT_FLAGS does not have them (opt.h), 0: it has */
@@ -192,9 +191,6 @@ unsigned emit_temp(struct emit *e);
 void emit_release(struct emit *e, unsigned host);
 /* Where to put the result of the current operation: its home if that is safe, else a temporary. */
 unsigned emit_dest(struct emit *e, unsigned id);
-/* The home of guest register n, in which no value lives, is going to be written; value id is there now. */
-void emit_home_changes(struct emit *e, unsigned n);
-void emit_bind_home(struct emit *e, unsigned id, unsigned n);
 /* Guest register + 1 whose home the value may be computed in already, 0: none. */
 unsigned emit_hint(const struct emit *e, unsigned id);
 /* The result is in host register r now. */
@@ -259,8 +255,6 @@ uint8_t *emit_store_paired(struct emit *e, unsigned size, unsigned host, unsigne
 /* Does nothing between the exclusive load of the same place and the exclusive store access memory? */
 bool emit_is_paired(const struct emit *e, unsigned store);
 void emit_memory_cold(struct emit *e, struct cold *c);
-/* Of a loop: emit.paired at its start. */
-void emit_find_pairs(struct emit *e);
 /* At a loop's start: are the pages of its sites still valid?  And its cold part. */
 void emit_sites_in(struct emit *e);
 void emit_sites_cold(struct emit *e, const struct cold *c);

@@ -259,79 +259,6 @@ static void lookup_site(struct emit *e, const struct cold *c, bool store)
     x86_here(&e->x, miss);
 }
 
-/* --- loops: LDP and STP of general registers that only pass through ------------------------------------------------ */
-
-static bool is_pass_through(const struct ir *ir, unsigned id)
-{
-    return ir->op == IR_store_pair && (ir->k & MO_SIZE) == MO_64 && ir->a != id && ir->a != id + 1 && ir->b == id && ir->c == id + 1;
-}
-
-/*
- * The first of two registers n and n + 1, not pinned, that the pair of 64 bits which load `id' gives are for, if nothing but STP of
- * both wants them otherwise: then they go to their homes as one; 0: no such.  set: the two set_x.
- */
-static unsigned paired_homes(const struct emit *e, unsigned id, unsigned set[2])
-{
-    const struct ir_block *b = e->block;
-    bool here = true; /* in the instruction */
-
-    set[0] = set[1] = 0;
-    if (b->ir[id].op != IR_load_pair || (b->ir[id].k & MO_SIZE) != MO_64 || b->ir[id + 1].op != IR_second)
-        return 0;
-    for (unsigned i = id + 2; i < b->n; i++) {
-        const struct ir *ir = &b->ir[i];
-        here &= ir->op != IR_insn;
-        for (unsigned k = 0; k < ir_operands(ir->op); k++) {
-            unsigned v = ir_operand(ir, k) - id;
-            if (v > 1)
-                continue;
-            if (ir->op == IR_set_x && here && !set[v])
-                set[v] = i;
-            else if (!is_pass_through(ir, id))
-                return 0;
-        }
-    }
-    unsigned n = set[0] && set[1] ? b->ir[set[0]].k : 0;
-    return n && b->ir[set[1]].k == n + 1 && jit_pin_of[n] == NO_REG && jit_pin_of[n + 1] == NO_REG ? n : 0;
-}
-
-void emit_find_pairs(struct emit *e)
-{
-    unsigned set[2];
-
-    for (unsigned i = 1; i < e->block->n; i++) {
-        const struct ir *ir = &e->block->ir[i];
-        unsigned n = ir->op == IR_load_pair ? paired_homes(e, i, set) : 0;
-        if (ir->op == IR_set_x)
-            e->paired &= ~(UINT32_C(3) << ir->k >> 1);
-        if (n) {
-            e->paired = (e->paired & ~(UINT32_C(7) << n >> 1)) | UINT32_C(1) << n;
-            i = MAX(set[0], set[1]); /* the rest of the instruction: the base, perhaps, which is neither */
-        }
-    }
-}
-
-/* LDP to two homes at once; n is the first. */
-static void load_to_homes(struct emit *e, const struct ir *ir, struct cold *c, struct hmem host, unsigned n, const unsigned set[2])
-{
-    unsigned id = e->at;
-
-    emit_use(e, ir->a);
-    x86_movdqu_load(&e->x, 0, host);
-    x86_movdqu_store(&e->x, jit_cpu_mem(offsetof(struct cpu, x) + 8 * (size_t)n), 0);
-    c->back = e->x.p;
-    for (unsigned i = 0; i < 2; i++) {
-        c->data[i] = (uint8_t)(PLACE_HOME + n + i);
-        emit_bind_home(e, id + i, n + i);
-        e->done[set[i]] = true;
-    }
-    e->done[id + 1] = true;
-    e->paired |= UINT32_C(1) << n;
-    emit_use(e, id); /* `second' */
-    emit_use(e, id);
-    emit_use(e, id + 1);
-}
-
 /* The home that a result may be computed in, or else. */
 static unsigned dest_or(struct emit *e, unsigned id, unsigned temp)
 {
@@ -396,25 +323,12 @@ static unsigned data_reg(struct emit *e, const struct cold *c, unsigned i, unsig
     return t;
 }
 
-/* Are both values of an STP in homes that were written as one? */
-static bool homes_of(const struct emit *e, const struct ir *ir)
-{
-    const struct loc *b = &e->loc[ir->b], *c = &e->loc[ir->c];
-
-    return b->kind == L_GX && c->kind == L_GX && c->n == b->n + 1 && e->paired >> b->n & 1;
-}
-
 static void scalar_store(struct emit *e, const struct ir *ir, struct cold *c, struct hmem host, unsigned t0)
 {
     unsigned size = ir->k & MO_SIZE, n = is_pair(ir->op) ? 2 : 1;
 
-    if (n == 2 && size == MO_64 && homes_of(e, ir)) { /* in one piece, as they were written */
-        x86_movdqu_load(&e->x, 0, c->w[0]);
-        x86_movdqu_store(&e->x, host, 0);
-    } else {
-        for (unsigned i = 0; i < n; i++)
-            host_store(e, size, plus(host, (int32_t)(i << size)), data_reg(e, c, i, t0));
-    }
+    for (unsigned i = 0; i < n; i++)
+        host_store(e, size, plus(host, (int32_t)(i << size)), data_reg(e, c, i, t0));
     c->back = e->x.p;
     emit_use_all(e, ir);
 }
@@ -484,15 +398,8 @@ void emit_memory(struct emit *e, const struct ir *ir)
     const struct group *g = number ? &e->group[number - 1] : NULL;
     bool follows = g && g->first != e->at;
     unsigned t1 = follows ? emit_reg(e, g->addend) : emit_temp(e), t0 = emit_temp(e), t2 = NO_REG;
-    unsigned set[2], homes = e->loop.is && !e->no_groups && !jit_check_mmu ? paired_homes(e, e->at, set) : 0;
-    if (homes && (e->gx_live[homes] || e->gx_live[homes + 1]))
-        homes = 0;
-    if (homes) {
-        emit_home_changes(e, homes);
-        emit_home_changes(e, homes + 1);
-    } else if (ir->op == IR_load_pair && second < e->block->n && e->uses[second] && e->block->ir[second].op == IR_second) {
+    if (ir->op == IR_load_pair && second < e->block->n && e->uses[second] && e->block->ir[second].op == IR_second)
         t2 = emit_temp(e);
-    }
     struct cold none = { 0 }, *c = &none; /* what is known to be in the page has no cold code */
     unsigned site = g ? 0 : site_of(e, e->at);
     if (site)
@@ -507,9 +414,7 @@ void emit_memory(struct emit *e, const struct ir *ir)
     memcpy(c->imm, data.imm, sizeof c->imm);
     struct hmem host = MEMX(ea.base, t1, 0, ea.disp);
 
-    if (homes) {
-        load_to_homes(e, ir, c, host, homes, set);
-    } else if (ir->op == IR_store || ir->op == IR_store_pair) {
+    if (ir->op == IR_store || ir->op == IR_store_pair) {
         scalar_store(e, ir, c, host, t0);
     } else if (is_store(ir->op)) {
         wide_store(e, ir, c, host, t0);
