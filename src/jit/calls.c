@@ -221,7 +221,7 @@ static bool group_is_there(struct jit_cpu *j, uint64_t va, unsigned span, bool s
         return false;
     j->stats.slow_mem++;
     jit_fill(j, va, 0);
-    return !(((va & TLB_PAGE_MASK) ^ t->tag) & (uint64_t)(int64_t)(int32_t)jtlb_compare(store));
+    return jtlb_permits(t, va, store);
 }
 
 /* A group at pa was not in one page.  Where that is so again and again, it is to have code for that. */

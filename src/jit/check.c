@@ -25,7 +25,7 @@ void jit_check_access(struct cpu *cpu, const struct jtlb_entry *table, uint64_t 
     uint64_t page = va & -(uint64_t)MEM_PAGE_SIZE;
     struct mmu_result r;
 
-    if ((t->tag ^ page) & (uint64_t)(int32_t)jtlb_compare(write))
+    if (!jtlb_permits(t, page, write))
         return;
     counts->hits++;
     if (!mmu_walk(cpu, va, WALK_AT, view, &r) || !mmu_allows(r.perms, view, write ? MMU_WRITE : MMU_READ)) {

@@ -14,16 +14,6 @@
 #include "jit/check.h"
 #include "jit/x86_sse.h"
 
-static bool is_store(unsigned op)
-{
-    return op == IR_store || op == IR_store_pair || op == IR_store_w || op == IR_store_pair_w;
-}
-
-static bool is_plain(unsigned op)
-{
-    return is_store(op) || op == IR_load || op == IR_load_pair || op == IR_load_w || op == IR_load_pair_w;
-}
-
 static bool is_pair(unsigned op)
 {
     return op == IR_load_pair || op == IR_store_pair || op == IR_load_pair_w || op == IR_store_pair_w;
@@ -85,15 +75,26 @@ static void host_store_w(struct emit *e, unsigned size, struct hmem m, unsigned 
     }
 }
 
-/*
- * Two temporaries; on return `t1' is the addend of ea's page.  The cold part is begun.
- *
- * Vectors are often misaligned (string functions) and pairs nearly always (but not on the stack), so there the tag is compared
- * with the page of the last byte, and alignment does not matter: a page boundary in between goes to C.
- */
-/*
- * The same for the first access of a group.
- */
+static void address_to(struct emit *e, unsigned t, struct hmem ea)
+{
+    if (ea.disp)
+        x86_lea(&e->x, true, t, ea);
+    else
+        x86_mov_rr(&e->x, true, t, ea.base);
+}
+
+/* t1 = address t0, shifted so that the offset of its page's entry remains under JTLB_MASK.  Without BMI2 flags change. */
+static void index_to(struct emit *e, unsigned t1, unsigned t0)
+{
+    if (jit_host.bmi2) {
+        x86_rorx(&e->x, true, t1, t0, MEM_PAGE_SHIFT - JTLB_SHIFT);
+    } else {
+        x86_mov_rr(&e->x, true, t1, t0);
+        x86_shift_ri(&e->x, true, SH_SHR, t1, MEM_PAGE_SHIFT - JTLB_SHIFT);
+    }
+}
+
+/* As lookup(), for the first access of a group. */
 static void lookup_group(struct emit *e, unsigned number, struct hmem ea, unsigned t0, unsigned t1)
 {
     const struct group *g = &e->group[number];
@@ -101,12 +102,7 @@ static void lookup_group(struct emit *e, unsigned number, struct hmem ea, unsign
     emit_clobber_flags(e);
     uint8_t *again = e->x.p;
     x86_lea(&e->x, true, t0, plus(ea, g->lo));
-    if (jit_host.bmi2) {
-        x86_rorx(&e->x, true, t1, t0, MEM_PAGE_SHIFT - JTLB_SHIFT);
-    } else {
-        x86_mov_rr(&e->x, true, t1, t0);
-        x86_shift_ri(&e->x, true, SH_SHR, t1, MEM_PAGE_SHIFT - JTLB_SHIFT);
-    }
+    index_to(e, t1, t0);
     x86_alu_ri(&e->x, true, ALU_ADD, t0, (int32_t)g->span - 1);
     x86_alu_ri(&e->x, false, ALU_AND, t1, JTLB_MASK);
     x86_alu_rm(&e->x, true, ALU_XOR, t0, MEMX(REG_TLB, t1, 0, 0));
@@ -121,6 +117,12 @@ static void lookup_group(struct emit *e, unsigned number, struct hmem ea, unsign
     x86_load(&e->x, true, t1, MEMX(REG_TLB, t1, 0, offsetof(struct jtlb_entry, addend)));
 }
 
+/*
+ * Two temporaries; on return `t1' is the addend of ea's page.  The cold part is begun.
+ *
+ * Vectors are often misaligned (string functions) and pairs nearly always (but not on the stack), so there the tag is compared
+ * with the page of the last byte, and alignment does not matter: a page boundary in between goes to C.
+ */
 static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool store, bool wide, struct hmem ea,
                            unsigned t0, unsigned t1)
 {
@@ -128,20 +130,10 @@ static struct cold *lookup(struct emit *e, unsigned mop, unsigned bytes, bool st
 
     emit_clobber_flags(e);
     uint8_t *retry = e->x.p;
-    if (ea.disp)
-        x86_lea(&e->x, true, t0, ea);
-    else
-        x86_mov_rr(&e->x, true, t0, ea.base);
-    if (jit_host.bmi2) {
-        x86_rorx(&e->x, true, t1, t0, MEM_PAGE_SHIFT - JTLB_SHIFT);
-        if (wide)
-            x86_alu_ri(&e->x, true, ALU_ADD, t0, (int32_t)bytes - 1);
-    } else {
-        x86_mov_rr(&e->x, true, t1, t0);
-        if (wide)
-            x86_alu_ri(&e->x, true, ALU_ADD, t0, (int32_t)bytes - 1);
-        x86_shift_ri(&e->x, true, SH_SHR, t1, MEM_PAGE_SHIFT - JTLB_SHIFT);
-    }
+    address_to(e, t0, ea);
+    index_to(e, t1, t0);
+    if (wide)
+        x86_alu_ri(&e->x, true, ALU_ADD, t0, (int32_t)bytes - 1);
     x86_alu_ri(&e->x, false, ALU_AND, t1, JTLB_MASK);
     if (mop & MO_UNPRIV) /* another table; its address is added to the offset */
         x86_alu_rm(&e->x, true, ALU_ADD, t1, HOT(HOT_UTLB));
@@ -218,10 +210,7 @@ static struct cold *lookup_recent(struct emit *e, unsigned site, unsigned bytes,
 {
     emit_clobber_flags(e);
     uint8_t *retry = e->x.p;
-    if (ea.disp)
-        x86_lea(&e->x, true, t0, ea);
-    else
-        x86_mov_rr(&e->x, true, t0, ea.base);
+    address_to(e, t0, ea);
     x86_alu_ri(&e->x, true, ALU_AND, t0, (int32_t)(0xfffff000u | (bytes - 1)));
     x86_alu_rm(&e->x, true, ALU_CMP, t0, site_tag(e, site - 1));
     struct cold *c = emit_cold(e, COLD_MEM, x86_jcc(&e->x, CC_NE));
@@ -240,12 +229,8 @@ static struct cold *lookup_recent(struct emit *e, unsigned site, unsigned bytes,
 /* Another page: it is looked up, and noted. */
 static void lookup_site(struct emit *e, const struct cold *c, bool store)
 {
-    if (c->ea.disp)
-        x86_lea(&e->x, true, c->t0, c->ea);
-    else
-        x86_mov_rr(&e->x, true, c->t0, c->ea.base);
-    x86_mov_rr(&e->x, true, c->t1, c->t0);
-    x86_shift_ri(&e->x, true, SH_SHR, c->t1, MEM_PAGE_SHIFT - JTLB_SHIFT);
+    address_to(e, c->t0, c->ea);
+    index_to(e, c->t1, c->t0);
     x86_alu_ri(&e->x, false, ALU_AND, c->t1, JTLB_MASK);
     x86_alu_rm(&e->x, true, ALU_XOR, c->t0, MEMX(REG_TLB, c->t1, 0, 0));
     x86_test_ri(&e->x, true, c->t0, (int32_t)(jtlb_compare(store) | (c->bytes - 1u)));
@@ -369,7 +354,7 @@ static void wide_registers(struct emit *e, const struct ir *ir, struct cold *c)
 {
     unsigned second = e->at + 1;
 
-    if (is_store(ir->op)) {
+    if (ir_is_store(ir->op)) {
         for (unsigned i = 1; i < ir_operands(ir->op); i++)
             c->x[i - 1] = (uint8_t)emit_xmm(e, ir_operand(ir, i));
         return;
@@ -405,7 +390,7 @@ void emit_memory(struct emit *e, const struct ir *ir)
     if (site)
         c = lookup_recent(e, site, bytes, ea, t0, t1);
     else if (!g)
-        c = lookup(e, mop, bytes, is_store(ir->op), any_place, ea, t0, t1);
+        c = lookup(e, mop, bytes, ir_is_store(ir->op), any_place, ea, t0, t1);
     else if (!follows)
         lookup_group(e, number - 1, ea, t0, t1);
     memcpy(c->data, data.data, sizeof c->data);
@@ -416,7 +401,7 @@ void emit_memory(struct emit *e, const struct ir *ir)
 
     if (ir->op == IR_store || ir->op == IR_store_pair) {
         scalar_store(e, ir, c, host, t0);
-    } else if (is_store(ir->op)) {
+    } else if (ir_is_store(ir->op)) {
         wide_store(e, ir, c, host, t0);
     } else if (is_wide(ir->op)) {
         wide_load(e, ir, c, host, t0);
@@ -783,9 +768,8 @@ static void cold_results(struct emit *e, const struct ir *ir, const struct cold 
 /* t1 = the addend of the page of ea + off, 16 bytes there being aligned; the jump is taken when they are not, or on a miss. */
 static uint8_t *half_lookup(struct emit *e, const struct cold *c, bool store, int32_t off)
 {
-    x86_lea(&e->x, true, c->t0, plus(c->ea, off));
-    x86_mov_rr(&e->x, true, c->t1, c->t0);
-    x86_shift_ri(&e->x, true, SH_SHR, c->t1, MEM_PAGE_SHIFT - JTLB_SHIFT);
+    address_to(e, c->t0, plus(c->ea, off));
+    index_to(e, c->t1, c->t0);
     x86_alu_ri(&e->x, false, ALU_AND, c->t1, JTLB_MASK);
     x86_alu_rm(&e->x, true, ALU_XOR, c->t0, MEMX(REG_TLB, c->t1, 0, 0));
     x86_test_ri(&e->x, true, c->t0, (int32_t)(jtlb_compare(store) | 15));
@@ -838,7 +822,7 @@ static unsigned place_for_c(const struct cold *c, bool store, bool wide, unsigne
 /* A plain load or store by C. */
 static void access_in_c(struct emit *e, const struct ir *ir, const struct cold *c)
 {
-    bool store = is_store(ir->op), wide = is_wide(ir->op);
+    bool store = ir_is_store(ir->op), wide = is_wide(ir->op);
     struct jit_access a = { .op = ir->op, .k = ir->k, .x = ir->x, .where = emit_where(e, c->insn, c->off), .disp = c->ea.disp,
                             .base = c->ea.base, .place = { PLACE_NONE, PLACE_NONE } };
 
@@ -913,18 +897,18 @@ void emit_memory_cold(struct emit *e, struct cold *c)
     const struct ir *ir = &e->block->ir[c->id];
 
     if (c->site)
-        lookup_site(e, c, is_store(ir->op));
+        lookup_site(e, c, ir_is_store(ir->op));
 
     if (is_wide(ir->op) && is_pair(ir->op) && (ir->k & MO_SIZE) == MO_128 && !jit_check_mmu)
-        split_pair(e, c, is_store(ir->op));
+        split_pair(e, c, ir_is_store(ir->op));
 
     if (c->bytes > 1 && !(ir->k & MO_ALIGN) && !jit_check_mmu)
-        allow_misaligned(e, c, is_store(ir->op));
+        allow_misaligned(e, c, ir_is_store(ir->op));
     if (c->also)
         x86_here(&e->x, c->also);
     emit_cold_flags(e, c);
     emit_pay_owed(e, c);
-    if (is_plain(ir->op)) {
+    if (ir_is_access(ir->op)) {
         access_in_c(e, ir, c);
         return;
     }

@@ -174,6 +174,16 @@ bool ir_eval_op(struct cpu *cpu, const struct ir *ir, const union vreg in[5], un
 
 void ir_dump(FILE *out, const struct ir_block *block);
 
+/* Loads and stores that are nothing else: no exclusives, no atomics. */
+static inline bool ir_is_store(unsigned op)
+{
+    return op == IR_store || op == IR_store_pair || op == IR_store_w || op == IR_store_pair_w;
+}
+static inline bool ir_is_access(unsigned op)
+{
+    return ir_is_store(op) || op == IR_load || op == IR_load_pair || op == IR_load_w || op == IR_load_pair_w;
+}
+
 /* Number of operands of an operation. */
 static inline unsigned ir_operands(unsigned op)
 {

@@ -26,11 +26,6 @@ static unsigned access_bytes(const struct ir *ir)
     }
 }
 
-static bool is_store(unsigned op)
-{
-    return op == IR_store || op == IR_store_pair || op == IR_store_w || op == IR_store_pair_w;
-}
-
 unsigned opt_root(const struct ir_block *block, unsigned v, int64_t *off)
 {
     *off = 0;
@@ -113,7 +108,7 @@ static bool same_root(const struct ir_block *block, const struct open_group *o, 
 static void add_access(struct groups *s, unsigned id, unsigned bytes)
 {
     struct ir *ir = &s->block->ir[id];
-    bool store = is_store(ir->op);
+    bool store = ir_is_store(ir->op);
     int64_t off;
     unsigned root = opt_root(s->block, ir->a, &off), i = 0;
 

@@ -65,12 +65,8 @@ static unsigned carried_flags(const struct ir_block *block)
 /* Can nothing but cold code leave the operation? */
 static bool leaves_cold(const struct ir *ir)
 {
-    switch (ir->op) {
-    case IR_load: case IR_store: case IR_load_pair: case IR_store_pair: case IR_load_w: case IR_store_w:
-    case IR_load_pair_w: case IR_store_pair_w: case IR_side: case IR_poll: case IR_sp_check:
-        return true;
-    default: return !(ir_info[ir->op].effects & (IE_FAULT | IE_STATE));
-    }
+    return ir_is_access(ir->op) || ir->op == IR_side || ir->op == IR_poll || ir->op == IR_sp_check ||
+           !(ir_info[ir->op].effects & (IE_FAULT | IE_STATE));
 }
 
 static bool is_carried(const struct loop *loop, unsigned reg)
@@ -212,7 +208,7 @@ void opt_loop(struct ir_block *block, const uint16_t *uses, const uint8_t *membe
         return;
     if (!flags_dead && !has(block, IR_get_f, 0))
         loop->flags = (uint16_t)carried_flags(block);
-    bool cold = true;
+    bool cold = true; /* that is so for each operation but the last */
     for (unsigned i = 1; i < block->n - 1; i++)
         cold &= leaves_cold(&block->ir[i]);
     carried_vectors(block, uses, loop, cold);

@@ -177,7 +177,7 @@ bool jit_refill(struct jit_cpu *j, uint64_t va, unsigned mop, bool write)
     bool writable;
     uint64_t addend;
 
-    if (!(((va ^ table[jit_tlb_index(va)].tag) & (uint64_t)(int32_t)jtlb_compare(write))) ||
+    if (jtlb_permits(&table[jit_tlb_index(va)], va, write) ||
         !tlb_peek(j->cpu, va, mop & MO_UNPRIV, write, &writable, &addend))
         return false;
     j->stats.refills++;

@@ -114,6 +114,11 @@ static inline uint32_t jtlb_compare(bool store)
 {
     return store ? 0xfffff000u : 0xfffff000u & ~(uint32_t)JTLB_RO;
 }
+/* May the access to va be done by this entry, which is the one of its index? */
+static inline bool jtlb_permits(const struct jtlb_entry *t, uint64_t va, bool store)
+{
+    return !((t->tag ^ va) & (uint64_t)(int64_t)(int32_t)jtlb_compare(store));
+}
 
 /*
  * The pages that a loop's accesses were in lately, in cpu->recent: valid while `id' is that of the table (jtlb_id()), which

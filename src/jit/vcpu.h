@@ -33,7 +33,7 @@ enum {
 struct space {
     uint64_t tag; /* the TLB's data tag + 1, 0: unused */
     struct jtlb_entry *table;
-    uint16_t used[1 << JTLB_BITS]; /* entries that are filled, when `overfull' is false */
+    uint16_t used[1 << JTLB_BITS]; /* entries that are filled; some may be here twice */
     unsigned nused;
     uint64_t last; /* use, in instructions, for eviction; code notes it in the context */
 };
